@@ -1,0 +1,1 @@
+"""Private: the contract between the hub and its storage servers."""

@@ -1,0 +1,1 @@
+"""Generated from `protos/messagehub/storage/v1`; not for services."""

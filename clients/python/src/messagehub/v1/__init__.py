@@ -1,0 +1,1 @@
+"""Generated from `protos/messagehub/v1`: the public contract of the hub."""
