@@ -153,6 +153,7 @@ class Outcome(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     SCHEMA_VERSION_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     number: _builtins.int
@@ -163,6 +164,8 @@ class Outcome(_message.Message):
     """As in the public contract."""
     replayed: _builtins.bool
     """True if it is a recorded outcome."""
+    event_id: _builtins.str
+    """The id of the event that a write left in the journal."""
     @_builtins.property
     def result(self) -> _statement_pb2.ResultSet:
         """It succeeded."""
@@ -178,12 +181,13 @@ class Outcome(_message.Message):
         sequence: _builtins.int = ...,
         schema_version: _builtins.str = ...,
         replayed: _builtins.bool = ...,
+        event_id: _builtins.str = ...,
         result: _statement_pb2.ResultSet | None = ...,
         error: _status_pb2.Status | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "number", b"number", "outcome", b"outcome", "replayed", b"replayed", "result", b"result", "schema_version", b"schema_version", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "event_id", b"event_id", "number", b"number", "outcome", b"outcome", "replayed", b"replayed", "result", b"result", "schema_version", b"schema_version", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["result", "error"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015

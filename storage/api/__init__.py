@@ -1,0 +1,1 @@
+"""The private contract on the wire: decode, call the core, encode."""

@@ -1,0 +1,72 @@
+"""The settings of the storage server; every limit has its unit in its name."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+MEBIBYTE = 1024 * 1024
+
+
+class StorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Read from `[storage]` of messagehub.toml, `MESSAGEHUB_STORAGE_*` and flags."""
+
+    listen: str = "127.0.0.1:50052"
+    data_dir: str = ".messagehub"
+    log_level: str = "info"
+
+    # Messages. A frame carries many operations, so it may be larger than a call at the hub's door.
+    message_bytes_max: Positive = 64 * MEBIBYTE
+    concurrent_streams_max: Positive = 10_000
+    default_timeout_seconds: Seconds = 30.0
+    frame_bytes_max: Positive = 4 * MEBIBYTE
+    frame_acknowledge_seconds: Seconds = 0.005
+    outgoing_bytes_max: Positive = 64 * MEBIBYTE
+
+    # Statements. SQLite's own ceilings are 32,766 parameters and 1,000,000,000 bytes.
+    statement_bytes_max: Positive = MEBIBYTE
+    parameters_max: Positive = 32_766
+    value_bytes_max: Positive = 16 * MEBIBYTE
+    read_seconds_max: Seconds = 30.0
+    write_seconds_max: Seconds = 10.0
+    query_seconds_max: Seconds = 600.0
+
+    # Results.
+    result_rows_max: Positive = 10_000
+    result_bytes_max: Positive = 15 * MEBIBYTE
+    page_rows_max: Positive = 1_000
+    page_bytes_max: Positive = 256 * 1024
+
+    # Queues, per database and within it per calling service.
+    queue_operations_max: Positive = 10_000
+    queue_bytes_max: Positive = 64 * MEBIBYTE
+    caller_operations_max: Positive = 5_000
+    caller_bytes_max: Positive = 32 * MEBIBYTE
+
+    # Group commit: what one fsync is shared by, and how long a group may gather results.
+    group_operations_max: Positive = 256
+    group_seconds_max: Seconds = 0.02
+
+    # Connections, per database.
+    readers_max: Positive = 4
+    queries_max: Positive = 8
+    reader_stall_seconds: Seconds = 0.002
+
+    # Databases.
+    databases_open_max: Positive = 512
+    database_bytes_max: Positive = 64 * 1024 * MEBIBYTE
+    idle_close_seconds: Seconds = 300.0
+    reopen_seconds: Seconds = 1.0
+
+    # The journal: how long and how much of it is kept.
+    journal_age_seconds_max: Seconds = 7 * 24 * 3600.0
+    journal_rows_max: Positive = 10_000_000
+    trim_every_seconds: Seconds = 10.0
+    trim_rows_max: Positive = 1_000
+    tail_bytes_max: Positive = 4 * MEBIBYTE
+    tail_message_events_max: Positive = 512
+    tail_heartbeat_seconds: Seconds = 2.0
+
+    drain_seconds: Seconds = 10.0

@@ -1,0 +1,1 @@
+"""What is true of every engine: queues, fairness, life of databases, the journal's tail."""

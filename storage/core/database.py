@@ -1,0 +1,382 @@
+"""One database: opened on first use, closed when idle, failed or fenced when it must be.
+
+    closed ──submit──▶ opening ──▶ open ──idle──▶ closed
+                          │          │
+                          ▼          ▼ the engine is lost
+                        failed     fenced (until the process restarts)
+
+`failed` tries again with the next operation, at most once in `reopen_seconds`. Operations that
+arrive while the database is opening wait for it, in order.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+
+from messagehub.errors import (
+    AccessDenied,
+    CursorEpochChanged,
+    CursorExpired,
+    DatabaseUnavailable,
+    HubError,
+    InternalError,
+    InvalidStatement,
+    QueueFull,
+    ShuttingDown,
+)
+from messagehub.v1.event_pb2 import Event
+from messagehub.v1.statement_pb2 import ResultSet
+from storage.core.engine import Access, Engine, Recorded
+from storage.core.fair_queue import FairQueue, QueueLimits
+from storage.core.operation import Applied, Operation, Position
+from storage.core.read_lanes import ReadLanes, ReadLimits
+from storage.core.tail import Tail
+from storage.core.write_lane import WriteLane
+
+Followed = AsyncGenerator[tuple[list[Event], Position], None]
+
+_log = logging.getLogger(__name__)
+
+
+class State(Enum):
+    """Where a database stands."""
+
+    CLOSED = "closed"
+    OPENING = "opening"
+    OPEN = "open"
+    FAILED = "failed"
+    FENCED = "fenced"
+    ENDED = "ended"
+
+
+@dataclass(slots=True, frozen=True)
+class DatabaseLimits:
+    """The bounds of one database; see `StorageConfig` for units and defaults."""
+
+    queue: QueueLimits
+    reads: ReadLimits
+    group_operations_max: int
+    queries_max: int
+    tail_bytes_max: int
+    tail_message_events_max: int
+    tail_heartbeat_seconds: float
+    reopen_seconds: float
+
+
+class Database:
+    """Routes operations to the lanes of one engine. Everything runs on the loop."""
+
+    def __init__(
+        self,
+        name: str,
+        make_engine: Callable[[], Engine],
+        limits: DatabaseLimits,
+        changed: Callable[[], None],
+    ) -> None:
+        self.name = name
+        self.state = State.CLOSED
+        self.failure: HubError | None = None
+        self._make_engine = make_engine
+        self._limits = limits
+        self._changed = changed
+        self._loop = asyncio.get_running_loop()
+        self._turning = asyncio.Lock()
+        self._arrivals = FairQueue(limits.queue)
+        self._opening: asyncio.Task[None] | None = None
+        self._retry_at = self._loop.time()
+        self._used_at = self._loop.time()
+        self._uses = 0
+        self._position = Position("", 0, 0, "")
+
+    @property
+    def sequence(self) -> int:
+        """The newest position that is known."""
+        return self._tail.sequence if self.state is State.OPEN else self._position.sequence
+
+    @property
+    def detail(self) -> str:
+        """Why the database cannot be used; empty as long as nothing is known against it."""
+        return "" if self.failure is None else self.failure.message
+
+    def idle_since(self) -> float | None:
+        """When an open database was used last; None while it is in use or not open."""
+        busy = self._uses or self.state is not State.OPEN
+        if busy or not self._writes.idle or not self._reads.idle:
+            return None
+        return self._used_at
+
+    def submit(self, operation: Operation) -> None:
+        """Takes an operation, whose `deliver` is called later, or raises why not."""
+        self._used_at = self._loop.time()
+        if self.state is not State.OPEN:
+            self._check_openable()
+            self._arrivals.put(operation)
+            self._begin_opening()
+            return
+        if operation.statement is None:
+            access = Access.WRITE
+        else:
+            access = self._engine.access(operation.statement)
+        if access is Access.WRITE:
+            self._submit_write(operation)
+        else:
+            self._reads.submit(operation)
+
+    def _submit_write(self, operation: Operation) -> None:
+        if operation.read_only:
+            raise AccessDenied(
+                f"{operation.source_service} may only read {self.name}: "
+                "grant it to write in the configuration of the hub"
+            )
+        self._writes.submit(operation)
+
+    async def open(self) -> None:
+        """Opens the database now, or raises why it cannot be."""
+        if self.state is State.OPEN:
+            return
+        self._check_openable()
+        self._begin_opening()
+        if self._opening is not None:
+            await asyncio.shield(self._opening)
+        if self.failure is not None:
+            raise self.failure
+
+    async def pages(self, operation: Operation, page_rows: int) -> AsyncGenerator[ResultSet, None]:
+        """Streams the rows of one reading statement."""
+        await self.open()
+        if operation.statement is None or self._engine.access(operation.statement) is Access.WRITE:
+            raise InvalidStatement(
+                "Query runs reading statements only: use Execute for one that writes",
+                fields={"statement.query": "does not only read"},
+            )
+        if self._uses >= self._limits.queries_max:
+            raise QueueFull(
+                f"{self._limits.queries_max} queries and tails of {self.name} are open already: "
+                "read one to its end first",
+                retry_after=1.0,
+            )
+        with self._use():
+            async with aclosing(self._engine.pages(operation, page_rows)) as pages:
+                async for page in pages:
+                    yield page
+
+    async def position(self) -> Position:
+        """Where the journal stands now."""
+        await self.open()
+        return replace(self._position, sequence=self._tail.sequence)
+
+    async def follow(self, epoch: str, after: int) -> Followed:
+        """Streams the events after a position, then new ones; empty lists are heartbeats.
+
+        Raises `CursorEpochChanged` or `CursorExpired` if the position is not of this journal.
+        """
+        position = await self.position()
+        self._check_position(epoch, after, position)
+        with self._use():
+            yield [], replace(position, sequence=after)
+            while self.state is State.OPEN:
+                events = await self._events_after(after)
+                if events:
+                    after = events[-1].sequence
+                else:
+                    await self._more(after)
+                yield events, replace(self._position, sequence=after)
+        raise ShuttingDown("the database was closed: subscribe again", retry_after=1.0)
+
+    async def recorded(self, request_id: str) -> Recorded | None:
+        """Gives what the journal has of a request id."""
+        await self.open()
+        return await self._engine.recorded(request_id)
+
+    async def adopt(self, file: Path) -> list[str]:
+        """Fills the database, which must be empty, with a copy of `file`; gives its tables."""
+        await self.open()
+        async with self._turning:
+            if self.state is not State.OPEN:
+                raise DatabaseUnavailable(f"{self.name} was closed meanwhile", retry_after=1.0)
+            await self._turn_off(
+                State.CLOSED, DatabaseUnavailable(f"{self.name} is being adopted", retry_after=1.0)
+            )
+            engine = self._make_engine()
+            try:
+                await engine.open()
+                return await engine.adopt(file)
+            finally:
+                await engine.close()
+
+    async def trim(self, *, older_than_us: int, keep_rows: int, at_most: int) -> bool:
+        """Forgets some old journal entries, if the database is open; True if there may be more."""
+        if self.state is not State.OPEN:
+            return False
+        trimmed = await self._engine.trim(
+            older_than_us=older_than_us, keep_rows=keep_rows, at_most=at_most
+        )
+        self._position = replace(self._position, oldest_sequence=trimmed.oldest_sequence)
+        return trimmed.rows == at_most
+
+    async def close(self) -> None:
+        """Closes the database because nobody uses it; the next operation opens it again."""
+        async with self._turning:
+            if self.state is State.OPEN:
+                await self._turn_off(State.CLOSED, ShuttingDown(f"{self.name} is being closed"))
+        for operation in self._arrivals.take_all():
+            self._resubmit(operation)
+
+    async def end(self) -> None:
+        """Finishes what is under way, refuses the rest, closes, and stays closed."""
+        async with self._turning:
+            reason = ShuttingDown("the storage server is stopping", retry_after=1.0)
+            if self.state is State.OPEN:
+                await self._turn_off(State.ENDED, reason)
+            self.state = State.ENDED
+            for operation in self._arrivals.take_all():
+                operation.refuse(reason)
+
+    def _check_openable(self) -> None:
+        if self.state is State.ENDED:
+            raise ShuttingDown("the storage server is stopping", retry_after=1.0)
+        if self.state is State.FENCED or self._loop.time() < self._retry_at:
+            raise self.failure or DatabaseUnavailable(f"{self.name} cannot be used")
+
+    def _begin_opening(self) -> None:
+        if self._opening is None:
+            self._opening = self._loop.create_task(self._turn_on())
+            self._opening.add_done_callback(self._opened)
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._opening = None
+        if not task.cancelled() and (defect := task.exception()) is not None:
+            self._fail(InternalError(f"{self.name} could not be opened"))
+            self._loop.call_exception_handler({"message": "open failed", "exception": defect})
+        for operation in self._arrivals.take_all():
+            self._resubmit(operation)
+
+    def _resubmit(self, operation: Operation) -> None:
+        try:
+            self.submit(operation)
+        except HubError as refusal:
+            operation.refuse(refusal)
+
+    async def _turn_on(self) -> None:
+        async with self._turning:
+            if self.state not in (State.CLOSED, State.FAILED):
+                return
+            self.state = State.OPENING
+            try:
+                engine = self._make_engine()
+            except HubError as failure:
+                self._fail(failure)
+                return
+            try:
+                self._position = await engine.open()
+            except HubError as failure:
+                await engine.close()
+                self._fail(failure)
+                return
+            self._engine = engine
+            self._tail = Tail(self._limits.tail_bytes_max, self._position.sequence)
+            self._writes = WriteLane(
+                FairQueue(self._limits.queue),
+                engine.apply,
+                self._committed,
+                self._lost,
+                group_operations_max=self._limits.group_operations_max,
+            )
+            self._reads = ReadLanes(
+                FairQueue(self._limits.queue), engine.drain, self._submit_write, self._limits.reads
+            )
+            self.state = State.OPEN
+            self._used_at = self._loop.time()
+            self._tell(None)
+
+    async def _turn_off(self, state: State, reason: HubError) -> None:
+        self._position = await self.position()
+        self.state = state
+        await self._writes.end(reason)
+        await self._reads.end(reason)
+        self._tail.end()
+        await self._engine.close()
+
+    def _committed(self, applied: Applied) -> None:
+        self._tail.append(applied.events, applied.sequence)
+
+    def _lost(self, failure: HubError) -> None:
+        _log.error("fenced", extra={"database": self.name, "detail": failure.message})
+        self.state = State.FENCED
+        self._tail.end()
+        self._tell(failure)
+
+    def _fail(self, failure: HubError) -> None:
+        _log.warning("cannot open", extra={"database": self.name, "detail": failure.message})
+        self.state = State.FAILED
+        self._retry_at = self._loop.time() + self._limits.reopen_seconds
+        self._tell(failure)
+
+    def _tell(self, failure: HubError | None) -> None:
+        self.failure = failure
+        self._changed()
+
+    def _use(self) -> "_Use":
+        return _Use(self)
+
+    def count_use(self, change: int) -> None:
+        """Counts a stream that keeps the database open."""
+        self._uses += change
+        self._used_at = self._loop.time()
+
+    def _check_position(self, epoch: str, after: int, position: Position) -> None:
+        facts = {
+            "database": self.name,
+            "epoch": position.epoch,
+            "oldest_sequence": str(position.oldest_sequence),
+        }
+        if epoch and epoch != position.epoch:
+            raise CursorEpochChanged(
+                f"the cursor is from another life of {self.name} (it was restored or replaced "
+                "since): begin again at the oldest cursor",
+                metadata=facts,
+            )
+        if after < position.oldest_sequence:
+            raise CursorExpired(
+                f"the cursor is older than what {self.name} keeps: begin again at the oldest "
+                "cursor and expect to have missed events",
+                metadata=facts,
+            )
+        if after > position.sequence:
+            raise CursorEpochChanged(
+                f"the cursor is ahead of {self.name}, so it is not from this data: begin again "
+                "at the oldest cursor",
+                metadata=facts,
+            )
+
+    async def _events_after(self, after: int) -> list[Event]:
+        limit = self._limits.tail_message_events_max
+        events = self._tail.after(after, limit)
+        if events is None:
+            events = await self._engine.journal(after, limit)
+        return events
+
+    async def _more(self, after: int) -> None:
+        try:
+            async with asyncio.timeout(self._limits.tail_heartbeat_seconds):
+                while self._tail.sequence == after and self.state is State.OPEN:
+                    await self._tail.more()
+        except TimeoutError:
+            return
+
+
+class _Use:
+    """Keeps a database from being closed as idle."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __enter__(self) -> None:
+        self._database.count_use(1)
+
+    def __exit__(self, *_: object) -> None:
+        self._database.count_use(-1)

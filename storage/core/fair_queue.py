@@ -1,0 +1,117 @@
+"""A bounded queue that serves its callers in turn.
+
+Within one caller the order is kept. Across callers it is round robin, so a caller that floods the
+queue delays others by at most one of its own operations each (deficit round robin with a quantum
+of one operation; Shreedhar and Varghese, 1995). Bounds are on operations and bytes, of the queue
+and of each caller. Safe to use from several threads.
+"""
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from threading import Lock
+
+from messagehub.errors import QueueFull
+from storage.core.operation import Operation
+
+
+@dataclass(slots=True, frozen=True)
+class QueueLimits:
+    """How much may wait."""
+
+    operations_max: int
+    bytes_max: int
+    caller_operations_max: int
+    caller_bytes_max: int
+    retry_after_seconds: float
+
+
+class _Caller:
+    __slots__ = ("size_bytes", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: deque[Operation] = deque()
+        self.size_bytes = 0
+
+
+class FairQueue:
+    """Operations that wait for one database."""
+
+    def __init__(self, limits: QueueLimits) -> None:
+        self._limits = limits
+        self._callers: OrderedDict[str, _Caller] = OrderedDict()
+        self._operations = 0
+        self._size_bytes = 0
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return self._operations
+
+    def put(self, operation: Operation) -> None:
+        """Appends an operation, or raises `QueueFull` and leaves the queue as it was."""
+        with self._lock:
+            caller = self._callers.get(operation.source_service) or _Caller()
+            self._check(operation, caller)
+            self._callers.setdefault(operation.source_service, caller)
+            caller.waiting.append(operation)
+            self._count(caller, operation, 1)
+
+    def take(self) -> Operation | None:
+        """Gives the next operation, or None."""
+        with self._lock:
+            return self._take()
+
+    def take_group(self, operations_max: int) -> list[Operation]:
+        """Gives the next operations, at most so many."""
+        group: list[Operation] = []
+        with self._lock:
+            while len(group) < operations_max and (operation := self._take()) is not None:
+                group.append(operation)
+        return group
+
+    def put_back(self, group: list[Operation]) -> None:
+        """Puts operations that were taken but not begun before everything else, in their order."""
+        with self._lock:
+            for operation in reversed(group):
+                caller = self._callers.setdefault(operation.source_service, _Caller())
+                caller.waiting.appendleft(operation)
+                self._callers.move_to_end(operation.source_service, last=False)
+                self._count(caller, operation, 1)
+
+    def take_all(self) -> list[Operation]:
+        """Empties the queue."""
+        return self.take_group(self._operations)
+
+    def _take(self) -> Operation | None:
+        if not self._callers:
+            return None
+        name, caller = self._callers.popitem(last=False)
+        operation = caller.waiting.popleft()
+        self._count(caller, operation, -1)
+        if caller.waiting:
+            self._callers[name] = caller
+        return operation
+
+    def _count(self, caller: _Caller, operation: Operation, sign: int) -> None:
+        self._operations += sign
+        self._size_bytes += sign * operation.size_bytes
+        caller.size_bytes += sign * operation.size_bytes
+
+    def _check(self, operation: Operation, caller: _Caller) -> None:
+        limits = self._limits
+        for what, held, limit in (
+            ("operations of this database", self._operations + 1, limits.operations_max),
+            ("bytes of this database", self._size_bytes + operation.size_bytes, limits.bytes_max),
+            ("operations of this service", len(caller.waiting) + 1, limits.caller_operations_max),
+            (
+                "bytes of this service",
+                caller.size_bytes + operation.size_bytes,
+                limits.caller_bytes_max,
+            ),
+        ):
+            if held > limit:
+                raise QueueFull(
+                    f"too many {what} are waiting (limit {limit}): send fewer at a time, "
+                    "or try again later",
+                    retry_after=limits.retry_after_seconds,
+                    metadata={"limit": str(limit)},
+                )

@@ -1,0 +1,97 @@
+"""What the core moves: an operation in, its outcome out."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from messagehub.errors import Cancelled, DeadlineExceeded, HubError
+from messagehub.v1.event_pb2 import Event, EventDraft
+from messagehub.v1.statement_pb2 import ResultSet, Statement
+
+NO_SEQUENCE: Final = 0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one operation: a result or an error."""
+
+    result: ResultSet | None = None
+    error: HubError | None = None
+    sequence: int = NO_SEQUENCE
+    schema_version: str = ""
+    replayed: bool = False
+    event_id: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Operation:
+    """One statement or event for one database; `deliver` is called exactly once, on the loop.
+
+    `deadline` is a time of the loop's clock. `cancelled` may be set from the loop while a thread
+    runs the operation.
+    """
+
+    source_service: str
+    correlation_id: str
+    request_id: str
+    deadline: float
+    deliver: Callable[[Outcome], None]
+    statement: Statement | None = None
+    event: EventDraft | None = None
+    read_only: bool = False
+    size_bytes: int = 0
+    cancelled: bool = False
+
+    def refuse(self, error: HubError) -> None:
+        """Delivers an error."""
+        self.deliver(Outcome(error=error))
+
+    def overdue(self, now: float) -> HubError | None:
+        """Why the operation must not run, or run on, at `now`; None while it may."""
+        if self.cancelled:
+            return Cancelled("the caller went away before the operation was done")
+        if now >= self.deadline:
+            return DeadlineExceeded(
+                "the time for this operation is over: set a longer deadline, or do less in one call"
+            )
+        return None
+
+
+@dataclass(slots=True)
+class Applied:
+    """What a group commit did: outcomes for the first operations of the group, and their events.
+
+    Operations beyond `len(outcomes)` were not begun.
+    """
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    sequence: int = NO_SEQUENCE
+
+
+@dataclass(slots=True, frozen=True)
+class Position:
+    """Where a journal stands."""
+
+    epoch: str
+    sequence: int
+    oldest_sequence: int
+    schema_version: str
+
+
+async def ask(submit: Callable[[Operation], None], operation: Operation) -> Outcome:
+    """Submits an operation and waits for its outcome; marks it cancelled when the waiter goes."""
+    waiting: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    def deliver(outcome: Outcome) -> None:
+        if not waiting.done():
+            waiting.set_result(outcome)
+
+    operation.deliver = deliver
+    submit(operation)
+    try:
+        return await waiting
+    except asyncio.CancelledError:
+        operation.cancelled = True
+        raise

@@ -1,0 +1,97 @@
+"""The one writer of a database: drains its queue into group commits.
+
+While a group is being committed the next one gathers; nothing waits for a timer. Every operation
+gets its outcome after the commit that holds it is on disk, or an error; none is forgotten, also
+when the lane ends.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from messagehub.errors import DatabaseUnavailable, HubError, InternalError
+from storage.core.engine import EngineLost
+from storage.core.fair_queue import FairQueue
+from storage.core.operation import Applied, Operation, Outcome
+
+
+class WriteLane:
+    """Runs groups of operations one after the other, as long as it lives."""
+
+    def __init__(
+        self,
+        queue: FairQueue,
+        apply: Callable[[Sequence[Operation]], Awaitable[Applied]],
+        committed: Callable[[Applied], None],
+        lost: Callable[[HubError], None],
+        *,
+        group_operations_max: int,
+    ) -> None:
+        self._queue = queue
+        self._apply = apply
+        self._committed = committed
+        self._lost = lost
+        self._group_operations_max = group_operations_max
+        self._ending: HubError | None = None
+        self._wanted = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    @property
+    def idle(self) -> bool:
+        """True while nothing waits."""
+        return not self._wanted.is_set()
+
+    def submit(self, operation: Operation) -> None:
+        """Queues an operation; raises `QueueFull`, or the reason for which the lane ended."""
+        if self._ending is not None:
+            raise self._ending
+        self._queue.put(operation)
+        self._wanted.set()
+
+    async def end(self, reason: HubError) -> None:
+        """Lets the group under way finish, refuses what waits with `reason`, and returns."""
+        self._ending = self._ending or reason
+        self._wanted.set()
+        await self._task
+
+    async def _run(self) -> None:
+        while self._ending is None:
+            await self._wanted.wait()
+            group = self._queue.take_group(self._group_operations_max)
+            if not group:
+                self._wanted.clear()
+                continue
+            if self._ending is not None:
+                self._queue.put_back(group)
+                break
+            await self._commit(group)
+        for operation in self._queue.take_all():
+            operation.refuse(self._ending)
+        self._wanted.clear()
+
+    async def _commit(self, group: list[Operation]) -> None:
+        try:
+            applied = await self._apply(group)
+        except HubError as failure:
+            if isinstance(failure, EngineLost):
+                self._ending = failure
+                self._lost(failure)
+            self._refuse(group, failure)
+            return
+        except asyncio.CancelledError:
+            self._refuse(group, DatabaseUnavailable("the storage server stopped"))
+            raise
+        except Exception as failure:  # a defect must answer its callers before it ends the lane
+            defect = InternalError(f"the engine failed: {type(failure).__name__}")
+            self._ending = defect
+            self._lost(defect)
+            self._refuse(group, defect)
+            raise
+        self._committed(applied)
+        for operation, outcome in zip(group, applied.outcomes, strict=False):
+            operation.deliver(outcome)
+        self._queue.put_back(group[len(applied.outcomes) :])
+
+    @staticmethod
+    def _refuse(group: list[Operation], error: HubError) -> None:
+        for operation in group:
+            operation.deliver(Outcome(error=error))

@@ -1,0 +1,131 @@
+"""The composition root of the storage server."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from messagehub.serving.health import READY, HealthBoard
+from messagehub.serving.process import bind, enable_reflection, make_server
+from messagehub.storage.v1 import storage_service_pb2, storage_service_pb2_grpc
+from storage.api.adoption import Adoption
+from storage.api.exchange import ExchangeLimits
+from storage.api.storage_service import StorageService
+from storage.config import StorageConfig
+from storage.core.database import DatabaseLimits
+from storage.core.databases import Databases, Upkeep
+from storage.core.engine import Engine
+from storage.core.fair_queue import QueueLimits
+from storage.core.read_lanes import ReadLimits
+from storage.sqlite.engine import SqliteEngine, SqliteSettings, description
+from storage.sqlite.statements import StatementLimits
+
+SERVICE = storage_service_pb2.DESCRIPTOR.services_by_name["StorageService"].full_name
+
+
+class StorageServer:
+    """A storage server in this process: `start`, then `address`, then `stop`."""
+
+    def __init__(self, config: StorageConfig) -> None:
+        self._config = config
+        self.address = config.listen
+
+    async def start(self) -> None:
+        """Binds and begins to serve. Raises `OSError` if the address or directory is unusable."""
+        config = self._config
+        directory = Path(config.data_dir)
+        directory.mkdir(parents=True, exist_ok=True)
+        self._databases = Databases(
+            _engine_factory(config, directory), _database_limits(config), _upkeep(config), time.time
+        )
+        self._health = HealthBoard()
+        self._server = make_server(
+            message_bytes_max=config.message_bytes_max,
+            default_timeout=config.default_timeout_seconds,
+            concurrent_streams_max=config.concurrent_streams_max,
+        )
+        service = StorageService(
+            self._databases,
+            Adoption(self._databases, directory, size_bytes_max=config.database_bytes_max),
+            _exchange_limits(config),
+            engine=description(),
+            page_rows_max=config.page_rows_max,
+        )
+        storage_service_pb2_grpc.add_StorageServiceServicer_to_server(service, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+        enable_reflection(self._server, (SERVICE, health))
+        self.address = bind(self._server, config.listen)
+        await self._server.start()
+        for name in (READY, SERVICE):
+            self._health.set(name, serving=True)
+
+    async def stop(self) -> None:
+        """Not ready, then everything under way finishes, then the databases close, then exit."""
+        self._health.close()
+        await self._databases.end()
+        await self._server.stop(self._config.drain_seconds)
+
+
+def _engine_factory(config: StorageConfig, directory: Path) -> Callable[[str], Engine]:
+    settings = SqliteSettings(
+        directory=directory,
+        limits=StatementLimits(
+            statement_bytes_max=config.statement_bytes_max,
+            parameters_max=config.parameters_max,
+            value_bytes_max=config.value_bytes_max,
+            result_rows_max=config.result_rows_max,
+            result_bytes_max=config.result_bytes_max,
+            page_bytes_max=config.page_bytes_max,
+            read_seconds_max=config.read_seconds_max,
+            write_seconds_max=config.write_seconds_max,
+        ),
+        group_seconds_max=config.group_seconds_max,
+        query_seconds_max=config.query_seconds_max,
+        database_bytes_max=config.database_bytes_max,
+    )
+
+    def make(name: str) -> Engine:
+        return SqliteEngine(name, settings)
+
+    return make
+
+
+def _database_limits(config: StorageConfig) -> DatabaseLimits:
+    return DatabaseLimits(
+        queue=QueueLimits(
+            operations_max=config.queue_operations_max,
+            bytes_max=config.queue_bytes_max,
+            caller_operations_max=config.caller_operations_max,
+            caller_bytes_max=config.caller_bytes_max,
+            retry_after_seconds=config.group_seconds_max,
+        ),
+        reads=ReadLimits(lanes_max=config.readers_max, stall_seconds=config.reader_stall_seconds),
+        group_operations_max=config.group_operations_max,
+        queries_max=config.queries_max,
+        tail_bytes_max=config.tail_bytes_max,
+        tail_message_events_max=config.tail_message_events_max,
+        tail_heartbeat_seconds=config.tail_heartbeat_seconds,
+        reopen_seconds=config.reopen_seconds,
+    )
+
+
+def _upkeep(config: StorageConfig) -> Upkeep:
+    return Upkeep(
+        databases_open_max=config.databases_open_max,
+        idle_close_seconds=config.idle_close_seconds,
+        every_seconds=config.trim_every_seconds,
+        journal_age_seconds_max=config.journal_age_seconds_max,
+        journal_rows_max=config.journal_rows_max,
+        trim_rows_max=config.trim_rows_max,
+    )
+
+
+def _exchange_limits(config: StorageConfig) -> ExchangeLimits:
+    return ExchangeLimits(
+        frame_bytes_max=config.frame_bytes_max,
+        outgoing_bytes_max=config.outgoing_bytes_max,
+        acknowledge_seconds=config.frame_acknowledge_seconds,
+        operation_seconds_max=config.default_timeout_seconds,
+    )

@@ -1,0 +1,72 @@
+"""The declared types of a query's columns, as SQLite itself derives them.
+
+Python's sqlite3 does not pass `sqlite3_column_decltype` on. SQLite derives the same for the
+columns of a view, so the query becomes a temporary view for a moment, with NULL in the place of
+its parameters, which a view may not have. Done once per text and shape of the schema.
+"""
+
+import re
+import sqlite3
+from collections import OrderedDict
+from typing import Final
+
+from messagehub.v1.statement_pb2 import Column
+from storage.sqlite.guard import RESERVED_PREFIX
+
+TEXTS_REMEMBERED: Final = 1024
+
+# Strings, quoted names and comments are kept; parameters outside of them are replaced. The forms
+# of a parameter are those of sqlite.org/lang_expr.html#varparam.
+_PARAMETERS: Final = re.compile(
+    r"""('(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|--[^\n]*|/\*.*?(?:\*/|\Z))"""
+    r"""|\?\d*|[:@$]\w+(?:::\w+)*(?:\([^)]*\))?""",
+    re.DOTALL,
+)
+_VIEW: Final = f"{RESERVED_PREFIX}declared"
+_BOOLEAN: Final = frozenset({"BOOLEAN", "BOOL"})
+
+
+class Declarations:
+    """Remembers the columns of the queries of one connection; used in its thread."""
+
+    def __init__(self, raw: sqlite3.Connection) -> None:
+        self._raw = raw
+        self._known: OrderedDict[tuple[int, str], list[str]] = OrderedDict()
+
+    def columns(self, cursor: sqlite3.Cursor, query: str, shape: int) -> list[Column]:
+        """Gives the columns of a running query; `shape` changes whenever the schema does."""
+        names = [description[0] for description in cursor.description]
+        key = (shape, query)
+        types = self._known.get(key)
+        if types is None:
+            types = self._known[key] = self._derive(query)
+            if len(self._known) > TEXTS_REMEMBERED:
+                self._known.popitem(last=False)
+        else:
+            self._known.move_to_end(key)
+        if len(types) != len(names):
+            types = [""] * len(names)
+        return [
+            Column(name=name, declared_type=declared)
+            for name, declared in zip(names, types, strict=True)
+        ]
+
+    def _derive(self, query: str) -> list[str]:
+        bare = _PARAMETERS.sub(lambda found: found.group(1) or "NULL", query)
+        try:
+            self._raw.execute(f"CREATE TEMP VIEW {_VIEW} AS {bare}")
+        except sqlite3.Error:
+            return []  # not a query that a view can hold, such as a PRAGMA: no types are known
+        try:
+            return [row[2] for row in self._raw.execute(f"PRAGMA temp.table_info({_VIEW})")]
+        except sqlite3.Error:
+            return []
+        finally:
+            self._raw.execute(f"DROP VIEW temp.{_VIEW}")
+
+
+def booleans(columns: list[Column]) -> frozenset[int]:
+    """The places of the columns that are declared to hold truth values."""
+    return frozenset(
+        place for place, column in enumerate(columns) if column.declared_type.upper() in _BOOLEAN
+    )

@@ -1,0 +1,271 @@
+"""The SQLite engine: the port of the core over one file.
+
+Connections: one that writes and checkpoints, one per read lane, one for the journal, and a few for
+streamed queries; all but the first are read-only. They are closed before the writer, which then
+checkpoints as the last one out.
+"""
+
+import asyncio
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from messagehub.errors import DatabaseNotEmpty, DatabaseUnavailable, InvalidRequest
+from messagehub.v1.event_pb2 import Event
+from messagehub.v1.statement_pb2 import ResultSet, Statement
+from storage.core.engine import Access, Recorded, Trimmed
+from storage.core.operation import Applied, Operation, Outcome, Position
+from storage.sqlite import failures, journal, statements
+from storage.sqlite.connection import Connection
+from storage.sqlite.guard import RESERVED_PREFIX
+from storage.sqlite.ownership import Ownership
+from storage.sqlite.reader import Pages, Reader
+from storage.sqlite.statements import Runner, StatementLimits
+from storage.sqlite.writer import Writer
+
+Result = TypeVar("Result")
+
+NANOSECONDS_PER_MICROSECOND: Final = 1000
+EPOCH_BYTES: Final = 8
+FULL: Final = 2
+# The first version without the WAL-reset defect; the single writer keeps clear of it before.
+WAL_RESET_FIXED: Final = (3, 51, 3)
+SUFFIX: Final = ".db"
+_TABLES: Final = (
+    "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite~_%'"
+    f" ESCAPE '~' AND substr(name, 1, {len(RESERVED_PREFIX)}) <> '{RESERVED_PREFIX}' ORDER BY name"
+)
+
+
+def description() -> str:
+    """The engine and its version, as `status` shows it."""
+    safe = sqlite3.sqlite_version_info >= WAL_RESET_FIXED
+    note = "" if safe else " (single writer: clear of the WAL-reset defect before 3.51.3)"
+    return f"sqlite {sqlite3.sqlite_version}{note}"
+
+
+@dataclass(slots=True, frozen=True)
+class SqliteSettings:
+    """Where files are, and their bounds; see `StorageConfig` for units and defaults."""
+
+    directory: Path
+    limits: StatementLimits
+    group_seconds_max: float
+    query_seconds_max: float
+    database_bytes_max: int
+
+
+class SqliteEngine:
+    """One file; see `storage.core.engine.Engine` for what it promises."""
+
+    def __init__(self, database: str, settings: SqliteSettings) -> None:
+        self._database = database
+        self._settings = settings
+        self._file = settings.directory / f"{database}{SUFFIX}"
+        self._ownership = Ownership(self._file)
+        self._connections: list[Connection] = []
+        self._lanes: dict[int, tuple[Connection, Reader]] = {}
+        self._spare: list[tuple[Connection, Reader]] = []
+        self._clock: Callable[[], float] = asyncio.get_running_loop().time
+
+    async def open(self) -> Position:
+        """See the port. SQLite itself recovers the file from its write-ahead log."""
+        try:
+            self._settings.directory.mkdir(parents=True, exist_ok=True)
+            self._ownership.take()
+        except OSError as failure:
+            raise DatabaseUnavailable(
+                f"the data directory cannot be used: {failure.strerror}", retry_after=1.0
+            ) from failure
+        await self._connect()
+        return await self._run_on_writer(journal.position)
+
+    async def _connect(self) -> None:
+        try:
+            self._writing = await Connection.writer(self._file)
+            self._connections.append(self._writing)
+            self._writer = await self._writing.run(self._make_writer)
+            self._journal = await Connection.reader(self._file)
+        except sqlite3.Error as failure:
+            raise failures.translate(failure) from failure
+        self._connections.append(self._journal)
+
+    def _make_writer(self, raw: sqlite3.Connection) -> Writer:
+        mode = raw.execute("PRAGMA journal_mode").fetchone()[0]
+        synchronous = raw.execute("PRAGMA synchronous").fetchone()[0]
+        if (mode, synchronous) != ("wal", FULL):
+            raise DatabaseUnavailable(
+                f"SQLite did not take the settings that make a commit durable (journal_mode "
+                f"{mode}, synchronous {synchronous}): is the file system without shared memory?"
+            )
+        page_bytes = raw.execute("PRAGMA page_size").fetchone()[0]
+        raw.execute(f"PRAGMA max_page_count = {self._settings.database_bytes_max // page_bytes}")
+        journal.set_up(raw, os.urandom(EPOCH_BYTES).hex())
+        return Writer(
+            Runner(raw, self._writing.guard, self._settings.limits, self._clock),
+            self._clock,
+            lambda: time.time_ns() // NANOSECONDS_PER_MICROSECOND,
+            database=self._database,
+            group_seconds_max=self._settings.group_seconds_max,
+        )
+
+    async def close(self) -> None:
+        """See the port. The writer goes last."""
+        for connection in reversed(self._connections):
+            await connection.close()
+        self._connections.clear()
+        self._lanes.clear()
+        self._spare.clear()
+        self._ownership.give_up()
+
+    def access(self, statement: Statement) -> Access:
+        """See the port."""
+        return statements.access(statement)
+
+    async def apply(self, group: Sequence[Operation]) -> Applied:
+        """See the port."""
+        return await self._writing.run(lambda _: self._writer.apply(group))
+
+    async def drain(
+        self,
+        lane: int,
+        take: Callable[[], Operation | None],
+        deliver: Callable[[Operation, Outcome | None], None],
+    ) -> None:
+        """See the port."""
+        if lane not in self._lanes:
+            self._lanes[lane] = await self._open_reader()
+        connection, reader = self._lanes[lane]
+        await connection.run(lambda _: reader.drain(take, deliver))
+
+    async def pages(self, operation: Operation, page_rows: int) -> AsyncGenerator[ResultSet, None]:
+        """See the port."""
+        borrowed = self._spare.pop() if self._spare else await self._open_reader()
+        connection, reader = borrowed
+        pages: Pages | None = None
+        try:
+            pages = await connection.run(
+                lambda _: reader.pages(operation, page_rows, self._settings.query_seconds_max)
+            )
+            next_page = pages.next
+            while not pages.exhausted:
+                yield await connection.run(lambda _: next_page())
+        finally:
+            # What still runs in the thread ends at its next look at the clock.
+            operation.cancelled = True
+            await connection.run(lambda _: pages.close() if pages else reader.finish())
+            self._spare.append(borrowed)
+
+    async def journal(self, after_sequence: int, limit: int) -> list[Event]:
+        """See the port."""
+        epoch, database = self._writer.epoch, self._database
+        return await self._run_on_journal(
+            lambda raw: journal.after(raw, after_sequence, limit, epoch, database)
+        )
+
+    async def recorded(self, request_id: str) -> Recorded | None:
+        """See the port."""
+        return await self._run_on_journal(lambda raw: journal.recorded(raw, request_id))
+
+    async def trim(self, *, older_than_us: int, keep_rows: int, at_most: int) -> Trimmed:
+        """See the port."""
+        return await self._run_on_writer(
+            lambda raw: journal.trim(raw, older_than_us, keep_rows, at_most)
+        )
+
+    async def adopt(self, file: Path) -> list[str]:
+        """See the port. The file takes the database's place, with a new journal."""
+        if tables := await self._tables():
+            raise DatabaseNotEmpty(
+                f"{self._database} holds {len(tables)} tables already ({', '.join(tables[:5])}): "
+                "adopt into an empty database",
+                fields={"database": "is not empty"},
+            )
+        await asyncio.to_thread(_check_adoptable, file)
+        for connection in reversed(self._connections):
+            await connection.close()
+        self._connections.clear()
+        self._lanes.clear()
+        self._spare.clear()
+        await asyncio.to_thread(self._replace, file)
+        await self._connect()
+        return await self._tables()
+
+    def _replace(self, file: Path) -> None:
+        for leftover in ("-wal", "-shm"):
+            self._file.with_name(self._file.name + leftover).unlink(missing_ok=True)
+        shutil.move(file, self._file)
+        directory = os.open(self._file.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    async def _tables(self) -> list[str]:
+        return await self._run_on_journal(
+            lambda raw: [row[0] for row in raw.execute(_TABLES).fetchall()]
+        )
+
+    async def _open_reader(self) -> tuple[Connection, Reader]:
+        try:
+            connection = await Connection.reader(self._file)
+        except sqlite3.Error as failure:
+            raise failures.translate(failure) from failure
+        self._connections.append(connection)
+        writer, limits = self._writer, self._settings.limits
+        reader = await connection.run(
+            lambda raw: Reader(
+                Runner(raw, connection.guard, limits, self._clock),
+                lambda: writer.sequence,
+                lambda: writer.shape,
+            )
+        )
+        return connection, reader
+
+    async def _run_on_writer(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        return await _translated(self._writing, work)
+
+    async def _run_on_journal(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        return await _translated(self._journal, work)
+
+
+async def _translated(
+    connection: Connection, work: Callable[[sqlite3.Connection], Result]
+) -> Result:
+    try:
+        return await connection.run(work)
+    except sqlite3.Error as failure:
+        raise failures.translate(failure) from failure
+
+
+def _check_adoptable(file: Path) -> None:
+    """Refuses a file that is no sound SQLite database, or that was a hub's already."""
+    try:
+        raw = sqlite3.connect(f"file:{file}?mode=rw", uri=True, isolation_level=None)
+        try:
+            found = raw.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            reserved = journal.own_tables(raw)
+            raw.execute("PRAGMA journal_mode = DELETE")
+        finally:
+            raw.close()
+    except sqlite3.Error as failure:
+        raise InvalidRequest(
+            f"the file is no SQLite database that can be read: {failure}",
+            fields={"chunk": "is no SQLite database"},
+        ) from failure
+    if found != "ok":
+        raise InvalidRequest(
+            f"the file does not pass SQLite's integrity check: {found}",
+            fields={"chunk": "is a damaged SQLite database"},
+        )
+    if reserved:
+        raise InvalidRequest(
+            f"the file holds tables whose names begin with {RESERVED_PREFIX}: it was a hub's "
+            "database already; restore it from a backup instead, or drop those tables in the copy",
+            fields={"chunk": "holds the hub's own tables"},
+        )

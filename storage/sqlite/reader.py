@@ -1,0 +1,157 @@
+"""The reading side of one file: statements and pages on read-only connections.
+
+A reading statement is its own transaction, so it sees one snapshot.
+"""
+
+import logging
+import sqlite3
+from collections.abc import Callable
+
+from messagehub.errors import HubError, InternalError, InvalidStatement
+from messagehub.v1.statement_pb2 import Column, ResultSet, Statement
+from storage.core.engine import Access
+from storage.core.operation import Operation, Outcome
+from storage.sqlite import failures
+from storage.sqlite.declarations import Declarations, booleans
+from storage.sqlite.statements import Runner, access
+from storage.sqlite.values import append_rows
+
+_log = logging.getLogger(__name__)
+
+Take = Callable[[], Operation | None]
+Deliver = Callable[[Operation, Outcome | None], None]
+
+
+class Reader:
+    """Reads on one connection; every method is called in the connection's thread.
+
+    `sequence` and `shape` give the newest committed position and the state of the schema.
+    """
+
+    def __init__(
+        self, runner: Runner, sequence: Callable[[], int], shape: Callable[[], int]
+    ) -> None:
+        self._runner = runner
+        self._declarations = Declarations(runner.raw)
+        self._sequence = sequence
+        self._shape = shape
+
+    def drain(self, take: Take, deliver: Deliver) -> None:
+        """Runs reads until there are no more."""
+        while (operation := take()) is not None:
+            try:
+                outcome = self._outcome(operation)
+            except Exception as defect:  # the caller is answered before the lane ends
+                deliver(operation, Outcome(error=InternalError("the reader failed")))
+                _log.exception("reader failed", exc_info=defect)
+                raise
+            deliver(operation, outcome)
+
+    def _outcome(self, operation: Operation) -> Outcome | None:
+        statement = operation.statement or Statement()
+        sequence = self._sequence()
+        try:
+            return Outcome(result=self._read(operation, statement), sequence=sequence)
+        except HubError as refusal:
+            return Outcome(error=refusal)
+        except sqlite3.Error as failure:
+            error = self._explain(operation, failure)
+            unsure = access(statement) is Access.UNSURE and isinstance(error, InvalidStatement)
+            if unsure or failures.is_read_only(failure):
+                return None
+            return Outcome(error=error)
+        finally:
+            self._runner.end()
+
+    def _read(self, operation: Operation, statement: Statement) -> ResultSet:
+        self._runner.begin(operation, self._runner.limits.read_seconds_max)
+        cursor = self._runner.start(statement)
+        try:
+            result = ResultSet(columns=self._columns(cursor, statement))
+            self._runner.fetch(cursor, result, booleans(list(result.columns)))
+        finally:
+            cursor.close()
+        return result
+
+    def _columns(self, cursor: sqlite3.Cursor, statement: Statement) -> list[Column]:
+        if cursor.description is None:
+            return []
+        return self._declarations.columns(cursor, statement.query, self._shape())
+
+    def _explain(self, operation: Operation, failure: sqlite3.Error) -> HubError:
+        if failures.is_interrupt(failure):
+            return self._runner.why_interrupted(operation)
+        return failures.translate(failure, self._runner.guard)
+
+    def pages(self, operation: Operation, page_rows: int, seconds_max: float) -> "Pages":
+        """Begins a streamed read; raises as its statement does."""
+        statement = operation.statement or Statement()
+        try:
+            self._runner.begin(operation, seconds_max)
+            cursor = self._runner.start(statement)
+            return Pages(self, operation, cursor, self._columns(cursor, statement), page_rows)
+        except sqlite3.Error as failure:
+            if failures.is_read_only(failure):
+                raise InvalidStatement(
+                    "Query runs reading statements only: use Execute for one that writes",
+                    fields={"statement.query": "writes"},
+                ) from failure
+            raise self._explain(operation, failure) from failure
+
+    def next_rows(
+        self, operation: Operation, cursor: sqlite3.Cursor, count: int
+    ) -> list[tuple[None, ...]]:
+        """Fetches the next rows of a streamed read."""
+        try:
+            return self._runner.fetch_some(cursor, count)
+        except sqlite3.Error as failure:
+            raise self._explain(operation, failure) from failure
+
+    def finish(self) -> None:
+        """A streamed read is over."""
+        self._runner.end()
+
+    @property
+    def page_bytes_max(self) -> int:
+        """About how large a page may be."""
+        return self._runner.limits.page_bytes_max
+
+
+class Pages:
+    """A streamed read: one snapshot, page after page."""
+
+    FETCH_ROWS = 64
+
+    def __init__(
+        self,
+        reader: Reader,
+        operation: Operation,
+        cursor: sqlite3.Cursor,
+        columns: list[Column],
+        page_rows: int,
+    ) -> None:
+        self._reader = reader
+        self._operation = operation
+        self._cursor = cursor
+        self._columns = columns
+        self._booleans = booleans(columns)
+        self._page_rows = page_rows
+        self.exhausted = False
+
+    def next(self) -> ResultSet:
+        """The next page: at most so many rows, and about so many bytes."""
+        page = ResultSet(columns=self._columns)
+        size = 0
+        while len(page.rows) < self._page_rows and size < self._reader.page_bytes_max:
+            wanted = min(self.FETCH_ROWS, self._page_rows - len(page.rows))
+            rows = self._reader.next_rows(self._operation, self._cursor, wanted)
+            size += append_rows(page, rows, self._booleans)
+            if len(rows) < wanted:
+                self.exhausted = True
+                break
+        return page
+
+    def close(self) -> None:
+        """Releases the snapshot."""
+        self._cursor.close()
+        self._reader.finish()

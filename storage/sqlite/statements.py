@@ -1,0 +1,185 @@
+"""Running one statement of a caller on a connection: limits, parameters, rows, interruption."""
+
+import re
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from messagehub.errors import (
+    DeadlineExceeded,
+    HubError,
+    InvalidRequest,
+    InvalidStatement,
+    MessageTooLarge,
+    ResultTooLarge,
+    StatementForbidden,
+)
+from messagehub.v1.statement_pb2 import ResultSet, Statement
+from storage.core.engine import Access
+from storage.core.operation import Operation
+from storage.sqlite.connection import PROGRESS_INSTRUCTIONS
+from storage.sqlite.guard import Guard, caller_text
+from storage.sqlite.values import append_rows, check_size, parameters
+
+FETCH_ROWS: Final = 256
+TEXTS_REMEMBERED: Final = 4096
+
+_FIRST_WORD: Final = re.compile(r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*([A-Za-z]+)", re.DOTALL)
+_READING: Final = frozenset({"SELECT", "VALUES", "EXPLAIN", "PRAGMA"})
+_INSERTING: Final = frozenset({"INSERT", "REPLACE", "WITH"})
+_NOTHING: Final[frozenset[int]] = frozenset()
+
+
+@dataclass(slots=True, frozen=True)
+class StatementLimits:
+    """Bounds of one statement; see `StorageConfig` for units and defaults."""
+
+    statement_bytes_max: int
+    parameters_max: int
+    value_bytes_max: int
+    result_rows_max: int
+    result_bytes_max: int
+    page_bytes_max: int
+    read_seconds_max: float
+    write_seconds_max: float
+
+
+@lru_cache(maxsize=TEXTS_REMEMBERED)
+def first_word(query: str) -> str:
+    """The keyword that a statement begins with, in capitals; empty if there is none."""
+    found = _FIRST_WORD.match(query)
+    return found.group(1).upper() if found else ""
+
+
+def access(statement: Statement) -> Access:
+    """Tells where a statement belongs. Only a hint: a reader's connection cannot write at all."""
+    word = first_word(statement.query)
+    if word in _READING:
+        return Access.READ
+    return Access.UNSURE if word == "WITH" else Access.WRITE
+
+
+def inserts(statement: Statement) -> bool:
+    """True if the statement may set the last inserted rowid."""
+    return first_word(statement.query) in _INSERTING
+
+
+class Runner:
+    """Runs statements on one connection; every method is called in the connection's thread.
+
+    `clock` gives the time of `Operation.deadline`.
+    """
+
+    def __init__(
+        self,
+        raw: sqlite3.Connection,
+        guard: Guard,
+        limits: StatementLimits,
+        clock: Callable[[], float],
+    ) -> None:
+        self.raw = raw
+        self.guard = guard
+        self.limits = limits
+        self._clock = clock
+        self._current: Operation | None = None
+        self._until = 0.0
+        raw.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limits.value_bytes_max)
+        raw.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, limits.parameters_max)
+        raw.set_progress_handler(self._interrupt, PROGRESS_INSTRUCTIONS)
+
+    def begin(self, operation: Operation, seconds_max: float) -> None:
+        """From here on, `operation` is what the progress handler looks at."""
+        now = self._clock()
+        overdue = operation.overdue(now)
+        if overdue is not None:
+            raise overdue
+        self._current = operation
+        self._until = min(operation.deadline, now + seconds_max)
+
+    def end(self) -> None:
+        """Nothing is being run any more."""
+        self._current = None
+
+    def why_interrupted(self, operation: Operation) -> HubError:
+        """The error of a statement that the progress handler ended."""
+        overdue = operation.overdue(self._clock())
+        return overdue or DeadlineExceeded(
+            "the statement took longer than a statement may (read_seconds_max, "
+            "write_seconds_max): do less at once, use an index, or stream it with Query"
+        )
+
+    def start(self, statement: Statement) -> sqlite3.Cursor:
+        """Compiles a statement behind the guard and begins to run it."""
+        self._check(statement)
+        with self.guard.closed():
+            try:
+                return self.raw.execute(caller_text(statement.query), parameters(statement))
+            except (sqlite3.ProgrammingError, sqlite3.Warning) as failure:
+                raise _misused(failure) from failure
+
+    def fetch(
+        self, cursor: sqlite3.Cursor, result: ResultSet, booleans: frozenset[int] = _NOTHING
+    ) -> None:
+        """Fetches all rows into a result, within the limits of one answer."""
+        limits = self.limits
+        size = rows = 0
+        while batch := self.fetch_some(cursor, FETCH_ROWS):
+            rows += len(batch)
+            if rows > limits.result_rows_max:
+                raise ResultTooLarge(
+                    f"the result is over {limits.result_rows_max} rows: use Query, which streams, "
+                    "or select less",
+                    metadata={"limit_rows": str(limits.result_rows_max)},
+                )
+            size += append_rows(result, batch, booleans)
+            check_size(size, limits.result_bytes_max)
+
+    def fetch_some(self, cursor: sqlite3.Cursor, count: int) -> list[tuple[None, ...]]:
+        """Fetches the next rows behind the guard."""
+        with self.guard.closed():
+            return cursor.fetchmany(count)
+
+    def _check(self, statement: Statement) -> None:
+        limits = self.limits
+        size = len(statement.query.encode())
+        if size > limits.statement_bytes_max:
+            raise MessageTooLarge(
+                f"statement.query has {size} bytes, the limit is {limits.statement_bytes_max}: "
+                "give values as parameters",
+                fields={"statement.query": "is too long"},
+                metadata={"limit_bytes": str(limits.statement_bytes_max)},
+            )
+        given = len(statement.parameters) + len(statement.named_parameters)
+        if given > limits.parameters_max:
+            raise InvalidRequest(
+                f"the statement has {given} parameters, the limit is {limits.parameters_max}: "
+                "split it into several",
+                fields={"statement.parameters": "are too many"},
+                metadata={"limit": str(limits.parameters_max)},
+            )
+        word = first_word(statement.query)
+        if word == "VACUUM":
+            # SQLite refuses it too, since writers always hold a transaction, but less clearly.
+            raise StatementForbidden(
+                "VACUUM may not be used: the file is the hub's to arrange",
+                fields={"statement.query": "uses VACUUM"},
+            )
+        if not word:
+            raise InvalidStatement(
+                "statement.query holds no SQL statement",
+                fields={"statement.query": "is empty but for comments"},
+            )
+
+    def _interrupt(self) -> bool:
+        current = self._current
+        return current is not None and (current.cancelled or self._clock() >= self._until)
+
+
+def _misused(failure: Exception) -> HubError:
+    """Python's sqlite3 refuses a second statement, and parameters that do not fit, by itself."""
+    return InvalidStatement(
+        f"{failure} Send one statement in a call, with as many parameters as it has places.",
+        fields={"statement": str(failure)},
+    )

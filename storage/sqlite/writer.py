@@ -1,0 +1,244 @@
+"""The writing side of one file: group commit.
+
+A group of operations runs in one transaction, each behind a savepoint, and is made durable by one
+commit together with its journal entries. What ends the whole transaction (a full disk, an
+interrupted write, a constraint that is only checked at the commit) loses the group's work, not its
+callers: the operations then run again, each in a transaction of its own. Nothing of a lost attempt
+was answered or journalled, so running again is safe.
+"""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from messagehub.errors import HubError, StatementForbidden, StorageFull
+from messagehub.v1.statement_pb2 import Column, ResultSet, Statement
+from storage.core.operation import Applied, Operation, Outcome
+from storage.sqlite import failures, journal
+from storage.sqlite.guard import RESERVED_PREFIX
+from storage.sqlite.statements import Runner, inserts
+
+# A table of the connection's own: inserting 0 into it makes `last_insert_rowid` 0, which nothing
+# else can, so that a statement that inserts no row does not report an earlier one's.
+_ZERO: Final = f"{RESERVED_PREFIX}zero"
+_CREATE_ZERO: Final = f"CREATE TEMP TABLE {_ZERO} (zero INTEGER PRIMARY KEY)"
+_RESET_ROWID: Final = f"REPLACE INTO temp.{_ZERO} VALUES (0)"
+
+
+class _GroupLostError(Exception):
+    """The transaction is gone; `place` is the operation that took it along, if one did."""
+
+    def __init__(self, place: int | None, error: HubError) -> None:
+        super().__init__(error.message)
+        self.place = place
+        self.error = error
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What one transaction holds so far."""
+
+    sequence: int
+    outcomes: list[Outcome] = field(default_factory=list)
+    entries: list[journal.Entry] = field(default_factory=list)
+    by_id: dict[bytes, journal.Entry] = field(default_factory=dict)
+    shaped: bool = False
+
+
+class Writer:
+    """Applies groups on the writing connection; every method is called in its thread.
+
+    `clock` gives the time of `Operation.deadline`, `wall_clock_us` microseconds since 1970 UTC.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        clock: Callable[[], float],
+        wall_clock_us: Callable[[], int],
+        *,
+        database: str,
+        group_seconds_max: float,
+    ) -> None:
+        self._runner = runner
+        self._raw = runner.raw
+        self._clock = clock
+        self._wall_clock_us = wall_clock_us
+        self._database = database
+        self._group_seconds_max = group_seconds_max
+        self._own_tables = journal.own_tables(self._raw)
+        position = journal.position(self._raw)
+        self.epoch = position.epoch
+        self.sequence = position.sequence
+        self.shape = 0
+        self._raw.execute(_CREATE_ZERO)
+
+    def apply(self, group: Sequence[Operation]) -> Applied:
+        """Runs a group in one commit, or, if that cannot be, its operations one by one."""
+        try:
+            return self._commit(group)
+        except _GroupLostError as lost:
+            if len(group) == 1:
+                return self._give_up(group[0], lost.error)
+            culprit = lost
+        applied = Applied(sequence=self.sequence)
+        for place, operation in enumerate(group):
+            if place == culprit.place and not isinstance(culprit.error, StorageFull):
+                alone = self._give_up(operation, culprit.error)
+            else:
+                alone = self.apply([operation])
+            applied.outcomes += alone.outcomes
+            applied.events += alone.events
+            applied.sequence = alone.sequence
+        return applied
+
+    def _commit(self, group: Sequence[Operation]) -> Applied:
+        attempt = _Attempt(self.sequence)
+        until = self._clock() + self._group_seconds_max
+        self._begin()
+        for place, operation in enumerate(group):
+            if place and self._clock() >= until:
+                break
+            attempt.outcomes.append(self._run(attempt, place, operation))
+        self._end(attempt)
+        return self._applied(attempt)
+
+    def _begin(self) -> None:
+        try:
+            self._raw.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as failure:
+            raise failures.translate(failure) from failure
+
+    def _end(self, attempt: _Attempt) -> None:
+        """Makes the attempt durable, or leaves nothing of it."""
+        if attempt.shaped:
+            self.shape += 1
+        try:
+            if attempt.entries:
+                journal.append(self._raw, attempt.entries)
+            self._raw.execute("COMMIT")
+        except sqlite3.Error as failure:
+            error = failures.translate(failure)
+            self._roll_back()
+            raise _GroupLostError(None, error) from failure
+        finally:
+            if attempt.shaped:
+                self.shape += 1
+        self.sequence = attempt.sequence
+
+    def _applied(self, attempt: _Attempt) -> Applied:
+        events = [journal.event(e, self.epoch, self._database) for e in attempt.entries]
+        return Applied(attempt.outcomes, events, self.sequence)
+
+    def _roll_back(self) -> None:
+        if self._raw.in_transaction:
+            self._raw.execute("ROLLBACK")
+
+    def _give_up(self, operation: Operation, error: HubError) -> Applied:
+        """The operation cannot be done. If it never can, that is its outcome, and is recorded."""
+        if not failures.is_permanent(error):
+            return Applied([Outcome(error=error)], [], self.sequence)
+        attempt = _Attempt(self.sequence)
+        self._begin()
+        attempt.outcomes.append(self._record(attempt, operation, Outcome(error=error)))
+        try:
+            self._end(attempt)
+        except _GroupLostError as lost:
+            return Applied([Outcome(error=lost.error)], [], self.sequence)
+        return self._applied(attempt)
+
+    def _run(self, attempt: _Attempt, place: int, operation: Operation) -> Outcome:
+        known = self._known(attempt, operation)
+        if known is not None:
+            return known
+        if operation.statement is None:
+            return self._record(attempt, operation, Outcome(result=ResultSet()))
+        try:
+            self._runner.begin(operation, self._runner.limits.write_seconds_max)
+            result = self._behind_savepoint(attempt, operation.statement)
+        except HubError as refusal:
+            return self._fail(attempt, operation, refusal)
+        except sqlite3.Error as failure:
+            error = self._explain(operation, failure)
+            if not self._raw.in_transaction:
+                raise _GroupLostError(place, error) from failure
+            return self._fail(attempt, operation, error)
+        finally:
+            self._runner.end()
+        return self._record(attempt, operation, Outcome(result=result))
+
+    def _known(self, attempt: _Attempt, operation: Operation) -> Outcome | None:
+        key = journal.id_bytes(operation.request_id)
+        if key is None:
+            return None
+        known = attempt.by_id.get(key) or journal.find(self._raw, key)
+        if known is None:
+            return None
+        return journal.replay(known, operation, self.epoch, self._database)
+
+    def _behind_savepoint(self, attempt: _Attempt, statement: Statement) -> ResultSet:
+        self._raw.execute("SAVEPOINT operation")
+        try:
+            result = self._execute(attempt, statement)
+        except BaseException:
+            if self._raw.in_transaction:
+                self._raw.execute("ROLLBACK TO operation")
+                self._raw.execute("RELEASE operation")
+            raise
+        self._raw.execute("RELEASE operation")
+        return result
+
+    def _execute(self, attempt: _Attempt, statement: Statement) -> ResultSet:
+        inserting = inserts(statement)
+        if inserting:
+            self._raw.execute(_RESET_ROWID)
+        changes = self._raw.total_changes
+        cursor = self._runner.start(statement)
+        guard = self._runner.guard
+        attempt.shaped = attempt.shaped or guard.shaped
+        if guard.altered and journal.own_tables(self._raw) != self._own_tables:
+            raise StatementForbidden(
+                f"names that begin with {RESERVED_PREFIX} belong to the hub: choose another",
+                fields={"statement.query": f"makes a name that begins with {RESERVED_PREFIX}"},
+            )
+        try:
+            result = ResultSet()
+            if cursor.description is not None:
+                result.columns.extend(Column(name=column[0]) for column in cursor.description)
+                self._runner.fetch(cursor, result)
+            result.rows_affected = self._affected(cursor, changes)
+            if inserting:
+                result.last_insert_id = cursor.lastrowid or 0
+        finally:
+            cursor.close()
+        return result
+
+    def _affected(self, cursor: sqlite3.Cursor, changes_before: int) -> int:
+        """Rows that the statement changed; Python counts only for some first words."""
+        if cursor.rowcount >= 0:
+            return cursor.rowcount
+        if self._raw.total_changes == changes_before:
+            return 0
+        changes: int = self._raw.execute("SELECT changes()").fetchone()[0]
+        return changes
+
+    def _fail(self, attempt: _Attempt, operation: Operation, error: HubError) -> Outcome:
+        if failures.is_permanent(error):
+            return self._record(attempt, operation, Outcome(error=error))
+        return Outcome(error=error)
+
+    def _record(self, attempt: _Attempt, operation: Operation, outcome: Outcome) -> Outcome:
+        attempt.sequence += 1
+        entry = journal.entry(operation, outcome, attempt.sequence, self._wall_clock_us())
+        attempt.entries.append(entry)
+        if entry.request_id is not None:
+            attempt.by_id[entry.request_id] = entry
+        outcome.sequence = attempt.sequence
+        outcome.event_id = f"{self._database}/{self.epoch}/{attempt.sequence}"
+        return outcome
+
+    def _explain(self, operation: Operation, failure: sqlite3.Error) -> HubError:
+        if failures.is_interrupt(failure):
+            return self._runner.why_interrupted(operation)
+        return failures.translate(failure, self._runner.guard)
