@@ -13,7 +13,7 @@ from storage.api.adoption import Adoption
 from storage.api.exchange import ExchangeLimits
 from storage.api.storage_service import StorageService
 from storage.config import StorageConfig
-from storage.core.database import DatabaseLimits
+from storage.core.database import Database, DatabaseLimits
 from storage.core.databases import Databases, Upkeep
 from storage.core.engine import Engine
 from storage.core.fair_queue import QueueLimits
@@ -36,10 +36,14 @@ class StorageServer:
         config = self._config
         directory = Path(config.data_dir)
         directory.mkdir(parents=True, exist_ok=True)
-        self._databases = Databases(
-            _engine_factory(config, directory), _database_limits(config), _upkeep(config), time.time
-        )
         self._health = HealthBoard()
+        self._databases = Databases(
+            _engine_factory(config, directory),
+            _database_limits(config),
+            _upkeep(config),
+            time.time,
+            self._tell,
+        )
         self._server = make_server(
             message_bytes_max=config.message_bytes_max,
             default_timeout=config.default_timeout_seconds,
@@ -66,6 +70,9 @@ class StorageServer:
         self._health.close()
         await self._databases.end()
         await self._server.stop(self._config.drain_seconds)
+
+    def _tell(self, database: Database) -> None:
+        self._health.set(f"storage.{database.name}", serving=not database.detail)
 
 
 def _engine_factory(config: StorageConfig, directory: Path) -> Callable[[str], Engine]:

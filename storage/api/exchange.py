@@ -6,6 +6,7 @@ that does not read cannot grow this process.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from messagehub.status import to_status
 from messagehub.storage.v1 import storage_service_pb2 as wire
 from storage.core.databases import Databases
 from storage.core.operation import Operation, Outcome
+
+_log = logging.getLogger(__name__)
 
 MILLISECONDS = 1000
 
@@ -92,6 +95,7 @@ class Exchange:
             statement=None if is_event else request.statement,
             event=request.event if is_event else None,
             read_only=request.read_only,
+            submitted=request.submitted,
             size_bytes=request.ByteSize(),
         )
         self._running[request.number] = operation
@@ -104,8 +108,18 @@ class Exchange:
         return lambda outcome: self._deliver(number, outcome)
 
     def _deliver(self, number: int, outcome: Outcome) -> None:
-        if self._running.pop(number, None) is None:
+        operation = self._running.pop(number, None)
+        if operation is None:
             return
+        if outcome.error is not None and not outcome.replayed:
+            _log.info(
+                "operation refused",
+                extra={
+                    "correlation_id": operation.correlation_id,
+                    "reason": outcome.error.reason,
+                    "detail": outcome.error.message,
+                },
+            )
         encoded = encode(number, outcome)
         self._outgoing.append(encoded)
         self._outgoing_bytes += encoded.ByteSize()

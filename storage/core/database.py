@@ -11,26 +11,26 @@ arrive while the database is opening wait for it, in order.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
 from messagehub.errors import (
     AccessDenied,
+    Cancelled,
     CursorEpochChanged,
     CursorExpired,
     DatabaseUnavailable,
     HubError,
     InternalError,
-    InvalidStatement,
     QueueFull,
     ShuttingDown,
 )
 from messagehub.v1.event_pb2 import Event
 from messagehub.v1.statement_pb2 import ResultSet
-from storage.core.engine import Access, Engine, Recorded
+from storage.core.engine import Access, Engine, EngineLost, Recorded
 from storage.core.fair_queue import FairQueue, QueueLimits
 from storage.core.operation import Applied, Operation, Position
 from storage.core.read_lanes import ReadLanes, ReadLimits
@@ -75,7 +75,7 @@ class Database:
         name: str,
         make_engine: Callable[[], Engine],
         limits: DatabaseLimits,
-        changed: Callable[[], None],
+        changed: Callable[["Database"], None],
     ) -> None:
         self.name = name
         self.state = State.CLOSED
@@ -90,6 +90,8 @@ class Database:
         self._retry_at = self._loop.time()
         self._used_at = self._loop.time()
         self._uses = 0
+        self._streamed: set[Operation] = set()
+        self._queries: set[Operation] = set()
         self._position = Position("", 0, 0, "")
 
     @property
@@ -117,7 +119,7 @@ class Database:
             self._arrivals.put(operation)
             self._begin_opening()
             return
-        if operation.statement is None:
+        if operation.statement is None or operation.submitted:
             access = Access.WRITE
         else:
             access = self._engine.access(operation.statement)
@@ -144,25 +146,29 @@ class Database:
             await asyncio.shield(self._opening)
         if self.failure is not None:
             raise self.failure
+        self._check_openable()
 
     async def pages(self, operation: Operation, page_rows: int) -> AsyncGenerator[ResultSet, None]:
         """Streams the rows of one reading statement."""
         await self.open()
-        if operation.statement is None or self._engine.access(operation.statement) is Access.WRITE:
-            raise InvalidStatement(
-                "Query runs reading statements only: use Execute for one that writes",
-                fields={"statement.query": "does not only read"},
-            )
         if self._uses >= self._limits.queries_max:
             raise QueueFull(
                 f"{self._limits.queries_max} queries and tails of {self.name} are open already: "
                 "read one to its end first",
                 retry_after=1.0,
             )
-        with self._use():
-            async with aclosing(self._engine.pages(operation, page_rows)) as pages:
-                async for page in pages:
-                    yield page
+        self._queries.add(operation)
+        try:
+            with self._use():
+                async with aclosing(self._engine.pages(operation, page_rows)) as pages:
+                    async for page in pages:
+                        yield page
+        except Cancelled as cancelled:
+            if self.state is State.OPEN:
+                raise
+            raise ShuttingDown(f"{self.name} was closed meanwhile", retry_after=1.0) from cancelled
+        finally:
+            self._queries.discard(operation)
 
     async def position(self) -> Position:
         """Where the journal stands now."""
@@ -176,9 +182,10 @@ class Database:
         """
         position = await self.position()
         self._check_position(epoch, after, position)
+        tail = self._tail
         with self._use():
             yield [], replace(position, sequence=after)
-            while self.state is State.OPEN:
+            while self.state is State.OPEN and self._tail is tail:
                 events = await self._events_after(after)
                 if events:
                     after = events[-1].sequence
@@ -212,25 +219,28 @@ class Database:
         """Forgets some old journal entries, if the database is open; True if there may be more."""
         if self.state is not State.OPEN:
             return False
-        trimmed = await self._engine.trim(
-            older_than_us=older_than_us, keep_rows=keep_rows, at_most=at_most
-        )
+        try:
+            trimmed = await self._engine.trim(
+                older_than_us=older_than_us, keep_rows=keep_rows, at_most=at_most
+            )
+        except EngineLost as loss:
+            self._lost(loss.error)
+            await self._writes.end(loss.error)
+            raise loss.error from loss
         self._position = replace(self._position, oldest_sequence=trimmed.oldest_sequence)
         return trimmed.rows == at_most
 
     async def close(self) -> None:
         """Closes the database because nobody uses it; the next operation opens it again."""
         async with self._turning:
-            if self.state is State.OPEN:
+            if self.idle_since() is not None:  # nobody has come since it was found idle
                 await self._turn_off(State.CLOSED, ShuttingDown(f"{self.name} is being closed"))
-        for operation in self._arrivals.take_all():
-            self._resubmit(operation)
 
     async def end(self) -> None:
         """Finishes what is under way, refuses the rest, closes, and stays closed."""
         async with self._turning:
             reason = ShuttingDown("the storage server is stopping", retry_after=1.0)
-            if self.state is State.OPEN:
+            if self.state in (State.OPEN, State.FENCED):
                 await self._turn_off(State.ENDED, reason)
             self.state = State.ENDED
             for operation in self._arrivals.take_all():
@@ -252,14 +262,14 @@ class Database:
         if not task.cancelled() and (defect := task.exception()) is not None:
             self._fail(InternalError(f"{self.name} could not be opened"))
             self._loop.call_exception_handler({"message": "open failed", "exception": defect})
-        for operation in self._arrivals.take_all():
-            self._resubmit(operation)
+        self._resubmit_arrivals()
 
-    def _resubmit(self, operation: Operation) -> None:
-        try:
-            self.submit(operation)
-        except HubError as refusal:
-            operation.refuse(refusal)
+    def _resubmit_arrivals(self) -> None:
+        for operation in self._arrivals.take_all():
+            try:
+                self.submit(operation)
+            except HubError as refusal:
+                operation.refuse(refusal)
 
     async def _turn_on(self) -> None:
         async with self._turning:
@@ -277,6 +287,9 @@ class Database:
                 await engine.close()
                 self._fail(failure)
                 return
+            except BaseException:
+                await engine.close()
+                raise
             self._engine = engine
             self._tail = Tail(self._limits.tail_bytes_max, self._position.sequence)
             self._writes = WriteLane(
@@ -291,11 +304,15 @@ class Database:
             )
             self.state = State.OPEN
             self._used_at = self._loop.time()
+            # Before anybody who comes now, so that writes of one caller keep their order.
+            self._resubmit_arrivals()
             self._tell(None)
 
     async def _turn_off(self, state: State, reason: HubError) -> None:
-        self._position = await self.position()
+        self._position = replace(self._position, sequence=self._tail.sequence)
         self.state = state
+        for operation in self._queries:
+            operation.cancelled = True
         await self._writes.end(reason)
         await self._reads.end(reason)
         self._tail.end()
@@ -318,15 +335,17 @@ class Database:
 
     def _tell(self, failure: HubError | None) -> None:
         self.failure = failure
-        self._changed()
+        self._changed(self)
 
-    def _use(self) -> "_Use":
-        return _Use(self)
-
-    def count_use(self, change: int) -> None:
-        """Counts a stream that keeps the database open."""
-        self._uses += change
-        self._used_at = self._loop.time()
+    @contextmanager
+    def _use(self) -> Iterator[None]:
+        """Keeps the database from being closed as idle."""
+        self._uses += 1
+        try:
+            yield
+        finally:
+            self._uses -= 1
+            self._used_at = self._loop.time()
 
     def _check_position(self, epoch: str, after: int, position: Position) -> None:
         facts = {
@@ -363,20 +382,7 @@ class Database:
     async def _more(self, after: int) -> None:
         try:
             async with asyncio.timeout(self._limits.tail_heartbeat_seconds):
-                while self._tail.sequence == after and self.state is State.OPEN:
+                while self._tail.sequence <= after and self.state is State.OPEN:
                     await self._tail.more()
         except TimeoutError:
             return
-
-
-class _Use:
-    """Keeps a database from being closed as idle."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def __enter__(self) -> None:
-        self._database.count_use(1)
-
-    def __exit__(self, *_: object) -> None:
-        self._database.count_use(-1)

@@ -32,7 +32,7 @@ class Upkeep:
 
 
 class Databases:
-    """The registry. `wall_clock` gives seconds since 1970 UTC."""
+    """The registry. `wall_clock` gives seconds since 1970 UTC; `told` learns of each change."""
 
     def __init__(
         self,
@@ -40,11 +40,13 @@ class Databases:
         limits: DatabaseLimits,
         upkeep: Upkeep,
         wall_clock: Callable[[], float],
+        told: Callable[[Database], None],
     ) -> None:
         self._make_engine = make_engine
         self._limits = limits
         self._upkeep = upkeep
         self._wall_clock = wall_clock
+        self._told = told
         self._databases: dict[str, Database] = {}
         self._changes = 0
         self._bell = asyncio.Event()
@@ -63,7 +65,7 @@ class Databases:
                     "beginning with a letter",
                     fields={"database": "is malformed"},
                 )
-            database = Database(name, lambda: self._open_engine(name), self._limits, self._ring)
+            database = Database(name, lambda: self._open_engine(name), self._limits, self._tell)
             self._databases[name] = database
         return database
 
@@ -101,13 +103,18 @@ class Databases:
         await asyncio.gather(self._keeper, return_exceptions=True)
 
     def _open_engine(self, name: str) -> Engine:
-        in_use = [d for d in self._databases.values() if d.state is State.OPEN]
-        if len(in_use) >= self._upkeep.databases_open_max:
+        in_use = [d for d in self._databases.values() if d.state in (State.OPEN, State.OPENING)]
+        limit = self._upkeep.databases_open_max
+        if len(in_use) > limit:  # the one that is being opened among them
             raise QueueFull(
-                f"{len(in_use)} databases are open, which is the limit: try again when one is idle",
+                f"{limit} databases are open, which is the limit: try again when one is idle",
                 retry_after=self._upkeep.every_seconds,
             )
         return self._make_engine(name)
+
+    def _tell(self, database: Database) -> None:
+        self._told(database)
+        self._ring()
 
     def _ring(self) -> None:
         self._bell.set()

@@ -36,8 +36,15 @@ from messagehub.v1.statement_pb2 import ResultSet, Statement
 from storage.core.operation import Applied, Operation, Outcome, Position
 
 
-class EngineLost(DatabaseUnavailable):
-    """The engine cannot vouch for its data any more; it fences itself until it is restarted."""
+class EngineLost(Exception):
+    """The engine cannot vouch for its data any more; it is fenced until it is restarted.
+
+    `error` is what callers are told from now on.
+    """
+
+    def __init__(self, error: DatabaseUnavailable) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 class Access(Enum):
@@ -105,7 +112,10 @@ class Engine(Protocol):
         """Streams the rows of a reading statement from one snapshot; close it to stop the work."""
 
     async def journal(self, after_sequence: int, limit: int) -> list[Event]:
-        """Gives at most `limit` events after a position, in order."""
+        """Gives at most `limit` events after a position, in order.
+
+        Raises `CursorExpired` if some of them are forgotten.
+        """
 
     async def recorded(self, request_id: str) -> Recorded | None:
         """Gives what the journal has of a request id."""

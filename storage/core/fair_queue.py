@@ -10,7 +10,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass
 from threading import Lock
 
-from messagehub.errors import QueueFull
+from messagehub.errors import MessageTooLarge, QueueFull
 from storage.core.operation import Operation
 
 
@@ -47,7 +47,10 @@ class FairQueue:
         return self._operations
 
     def put(self, operation: Operation) -> None:
-        """Appends an operation, or raises `QueueFull` and leaves the queue as it was."""
+        """Appends an operation, or raises `QueueFull` and leaves the queue as it was.
+
+        Raises `MessageTooLarge` if the operation would not fit into an empty queue either.
+        """
         with self._lock:
             caller = self._callers.get(operation.source_service) or _Caller()
             self._check(operation, caller)
@@ -98,6 +101,13 @@ class FairQueue:
 
     def _check(self, operation: Operation, caller: _Caller) -> None:
         limits = self._limits
+        most = min(limits.bytes_max, limits.caller_bytes_max)
+        if operation.size_bytes > most:
+            raise MessageTooLarge(
+                f"the operation has {operation.size_bytes} bytes, but only {most} may wait "
+                "(queue_bytes_max, caller_bytes_max): send less in one operation",
+                metadata={"limit_bytes": str(most)},
+            )
         for what, held, limit in (
             ("operations of this database", self._operations + 1, limits.operations_max),
             ("bytes of this database", self._size_bytes + operation.size_bytes, limits.bytes_max),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from messagehub.errors import Cancelled, DeadlineExceeded, HubError
-from messagehub.v1.event_pb2 import Event, EventDraft
+from messagehub.v1.event_pb2 import Event
 from messagehub.v1.statement_pb2 import ResultSet, Statement
 
 NO_SEQUENCE: Final = 0
@@ -28,8 +28,8 @@ class Outcome:
 class Operation:
     """One statement or event for one database; `deliver` is called exactly once, on the loop.
 
-    `deadline` is a time of the loop's clock. `cancelled` may be set from the loop while a thread
-    runs the operation.
+    A `submitted` operation is recorded even if it only reads. `deadline` is a time of the loop's
+    clock. `cancelled` may be set from the loop while a thread runs the operation.
     """
 
     source_service: str
@@ -38,14 +38,24 @@ class Operation:
     deadline: float
     deliver: Callable[[Outcome], None]
     statement: Statement | None = None
-    event: EventDraft | None = None
+    event: Event | None = None
     read_only: bool = False
+    submitted: bool = False
     size_bytes: int = 0
     cancelled: bool = False
 
+    def answer(self, outcome: Outcome) -> None:
+        """Delivers an outcome; a defect of the receiver goes to the loop's exception handler."""
+        try:
+            self.deliver(outcome)
+        except Exception as defect:  # noqa: BLE001 - others wait for their outcomes behind this one
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "an outcome could not be delivered", "exception": defect}
+            )
+
     def refuse(self, error: HubError) -> None:
         """Delivers an error."""
-        self.deliver(Outcome(error=error))
+        self.answer(Outcome(error=error))
 
     def overdue(self, now: float) -> HubError | None:
         """Why the operation must not run, or run on, at `now`; None while it may."""

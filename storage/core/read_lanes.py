@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from messagehub.errors import HubError, InternalError
+from messagehub.errors import Cancelled, HubError, InternalError
 from storage.core.fair_queue import FairQueue
 from storage.core.operation import Operation, Outcome
 
@@ -35,6 +35,10 @@ class ReadLimits:
 
     lanes_max: int
     stall_seconds: float
+
+
+def _is_cancelled(outcome: Outcome) -> bool:
+    return isinstance(outcome.error, Cancelled)
 
 
 class ReadLanes:
@@ -145,8 +149,11 @@ class ReadLanes:
         self._flushing = False
         while self._done:
             operation, outcome = self._done.popleft()
+            if self._ending is not None and outcome is not None and _is_cancelled(outcome):
+                operation.refuse(self._ending)
+                continue
             if outcome is not None:
-                operation.deliver(outcome)
+                operation.answer(outcome)
                 continue
             try:
                 self._divert(operation)

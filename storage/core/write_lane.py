@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from messagehub.errors import DatabaseUnavailable, HubError, InternalError
 from storage.core.engine import EngineLost
 from storage.core.fair_queue import FairQueue
-from storage.core.operation import Applied, Operation, Outcome
+from storage.core.operation import Applied, Operation
 
 
 class WriteLane:
@@ -54,44 +54,54 @@ class WriteLane:
         await self._task
 
     async def _run(self) -> None:
+        try:
+            await self._serve()
+        finally:
+            self._ending = self._ending or DatabaseUnavailable("the storage server stopped")
+            for operation in self._queue.take_all():
+                operation.refuse(self._ending)
+            self._wanted.clear()
+
+    async def _serve(self) -> None:
         while self._ending is None:
             await self._wanted.wait()
             group = self._queue.take_group(self._group_operations_max)
             if not group:
                 self._wanted.clear()
-                continue
-            if self._ending is not None:
+            elif self._ending is not None:
                 self._queue.put_back(group)
-                break
-            await self._commit(group)
-        for operation in self._queue.take_all():
-            operation.refuse(self._ending)
-        self._wanted.clear()
+            else:
+                await self._commit(group)
 
     async def _commit(self, group: list[Operation]) -> None:
         try:
             applied = await self._apply(group)
         except HubError as failure:
-            if isinstance(failure, EngineLost):
-                self._ending = failure
-                self._lost(failure)
             self._refuse(group, failure)
+            return
+        except EngineLost as loss:
+            self._ending = loss.error
+            self._lost(loss.error)
+            self._refuse(group, loss.error)
             return
         except asyncio.CancelledError:
             self._refuse(group, DatabaseUnavailable("the storage server stopped"))
             raise
-        except Exception as failure:  # a defect must answer its callers before it ends the lane
+        except Exception as failure:  # noqa: BLE001 - a defect ends the lane, but answers its callers
             defect = InternalError(f"the engine failed: {type(failure).__name__}")
             self._ending = defect
             self._lost(defect)
             self._refuse(group, defect)
-            raise
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "a writer failed", "exception": failure}
+            )
+            return
         self._committed(applied)
         for operation, outcome in zip(group, applied.outcomes, strict=False):
-            operation.deliver(outcome)
+            operation.answer(outcome)
         self._queue.put_back(group[len(applied.outcomes) :])
 
     @staticmethod
     def _refuse(group: list[Operation], error: HubError) -> None:
         for operation in group:
-            operation.deliver(Outcome(error=error))
+            operation.refuse(error)

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import aiosqlite
 
+from messagehub.errors import ShuttingDown
 from storage.sqlite.guard import Guard
 
 Result = TypeVar("Result")
@@ -58,6 +59,7 @@ class Connection:
 
     def __init__(self, inner: aiosqlite.Connection, guard: Guard) -> None:
         self._inner = inner
+        self._closed = False
         self.guard = guard
 
     @classmethod
@@ -86,14 +88,18 @@ class Connection:
     async def run(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         """Runs `work` in the connection's thread and gives what it returns or raises.
 
-        aiosqlite offers one hop per statement in public; its own one-hop helpers use `_execute`.
+        Raises `ShuttingDown` once the connection is closed. aiosqlite offers one hop per statement
+        in public; its own one-hop helpers use `_execute`.
         """
+        if self._closed:
+            raise ShuttingDown("the database was closed meanwhile", retry_after=1.0)
         raw = self._inner._conn  # noqa: SLF001 - see above
         result: Result = await self._inner._execute(work, raw)  # type: ignore[no-untyped-call]  # noqa: SLF001 - see above
         return result
 
     async def close(self) -> None:
         """Ends the thread after what is queued for it."""
+        self._closed = True
         await self._inner.close()
 
     def _set_up(self, raw: sqlite3.Connection, settings: tuple[str, ...]) -> None:

@@ -14,6 +14,7 @@ from messagehub.v1.statement_pb2 import Column
 from storage.sqlite.guard import RESERVED_PREFIX
 
 TEXTS_REMEMBERED: Final = 1024
+TEXT_CHARACTERS_REMEMBERED: Final = 4096
 
 # Strings, quoted names and comments are kept; parameters outside of them are replaced. The forms
 # of a parameter are those of sqlite.org/lang_expr.html#varparam.
@@ -39,7 +40,9 @@ class Declarations:
         key = (shape, query)
         types = self._known.get(key)
         if types is None:
-            types = self._known[key] = self._derive(query)
+            types = self._derive(query)
+            if len(query) <= TEXT_CHARACTERS_REMEMBERED:
+                self._known[key] = types
             if len(self._known) > TEXTS_REMEMBERED:
                 self._known.popitem(last=False)
         else:

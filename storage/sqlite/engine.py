@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
+from urllib.parse import quote
 
 from messagehub.errors import DatabaseNotEmpty, DatabaseUnavailable, InvalidRequest
 from messagehub.v1.event_pb2 import Event
@@ -174,9 +175,12 @@ class SqliteEngine:
 
     async def trim(self, *, older_than_us: int, keep_rows: int, at_most: int) -> Trimmed:
         """See the port."""
-        return await self._run_on_writer(
-            lambda raw: journal.trim(raw, older_than_us, keep_rows, at_most)
-        )
+        try:
+            return await self._writing.run(
+                lambda raw: journal.trim(raw, older_than_us, keep_rows, at_most)
+            )
+        except sqlite3.Error as failure:
+            raise failures.verify(failure) from failure
 
     async def adopt(self, file: Path) -> list[str]:
         """See the port. The file takes the database's place, with a new journal."""
@@ -246,7 +250,7 @@ async def _translated(
 def _check_adoptable(file: Path) -> None:
     """Refuses a file that is no sound SQLite database, or that was a hub's already."""
     try:
-        raw = sqlite3.connect(f"file:{file}?mode=rw", uri=True, isolation_level=None)
+        raw = sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True, isolation_level=None)
         try:
             found = raw.execute("PRAGMA integrity_check(1)").fetchone()[0]
             reserved = journal.own_tables(raw)

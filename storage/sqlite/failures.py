@@ -63,7 +63,20 @@ def is_read_only(failure: BaseException) -> bool:
     return code_of(failure) & PRIMARY_MASK == sqlite3.SQLITE_READONLY
 
 
-def translate(failure: Exception, guard: Guard | None = None) -> HubError:
+def is_of_statement(failure: BaseException) -> bool:
+    """True if it is about what a statement says or the tables that it meets, not about the disk."""
+    return isinstance(translate(failure), InvalidStatement | ConstraintViolation)
+
+
+def verify(failure: sqlite3.Error) -> HubError:
+    """Gives the failure of a commit as ours; `EngineLost` if nobody can tell what is on disk."""
+    error = translate(failure)
+    if code_of(failure) in _FSYNC_FAILED and isinstance(error, DatabaseUnavailable):
+        raise EngineLost(error) from failure
+    return error
+
+
+def translate(failure: BaseException, guard: Guard | None = None) -> HubError:
     """Gives our error for one of SQLite's; `guard` tells whether it was our own refusal."""
     if guard is not None and guard.denied:
         return StatementForbidden(
@@ -75,7 +88,7 @@ def translate(failure: Exception, guard: Guard | None = None) -> HubError:
     primary = extended & PRIMARY_MASK
     detail = str(failure)[:DETAIL_CHARACTERS_MAX]
     if extended in _FSYNC_FAILED:
-        return EngineLost(
+        return DatabaseUnavailable(
             "fsync failed, so nobody knows what is on disk: the database is fenced; check the "
             "disk, then restart the storage server, which recovers from what the disk really holds"
         )

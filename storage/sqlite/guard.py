@@ -76,6 +76,11 @@ _NAMING: Final = frozenset(
         sqlite3.SQLITE_REINDEX,
     }
 )
+# The connection is shared, so a temporary object of one caller would be seen by the next. ALTER
+# looks through the temporary schema by itself.
+_TEMPORARY_ALLOWED: Final = frozenset(
+    (action, "sqlite_temp_master") for action in (sqlite3.SQLITE_READ, sqlite3.SQLITE_UPDATE)
+)
 _WITH_TABLE: Final = frozenset(
     {
         sqlite3.SQLITE_CREATE_INDEX,
@@ -151,13 +156,18 @@ class Guard:
         action: int,
         first: str | None,
         second: str | None,
-        _database: str | None,
+        database: str | None,
         _inner: str | None,
     ) -> int:
-        if self._open or self._allows(action, first, second):
+        if self._open:
+            return sqlite3.SQLITE_OK
+        temporary = database == "temp" and (action, first) not in _TEMPORARY_ALLOWED
+        if not temporary and self._allows(action, first, second):
             return sqlite3.SQLITE_OK
         what = _WHAT.get(action, "temporary objects")
-        if action in _NAMING or action == sqlite3.SQLITE_ALTER_TABLE:
+        if temporary:
+            what = "temporary objects"
+        elif action in _NAMING or action == sqlite3.SQLITE_ALTER_TABLE:
             own = first if _reserved(first) or first in _TABLES_DENIED else second
             what = f"the hub's own table {own}"
         self.denied = self.denied or what

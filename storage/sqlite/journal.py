@@ -6,19 +6,22 @@ engine's own; the guard keeps callers out of them.
 
 import sqlite3
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final
 
+from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
-from messagehub.errors import DatabaseCorrupt, RequestIdReused
+from messagehub.errors import CursorExpired, DatabaseCorrupt, RequestIdReused
 from messagehub.status import from_status, to_status
 from messagehub.storage.v1.storage_service_pb2 import JournalRecord
 from messagehub.v1.event_pb2 import Event
 from storage.core.engine import Recorded, Trimmed
 from storage.core.operation import Operation, Outcome, Position
+from storage.sqlite import failures
 from storage.sqlite.guard import RESERVED_PREFIX
 
 FORMAT: Final = 1
@@ -46,13 +49,20 @@ _RECORDED: Final = (
     f"SELECT sequence, fingerprint, time_us, record FROM {RESERVED_PREFIX}journal"
     " WHERE request_id = ?"
 )
+# One statement is one snapshot: entries that are forgotten meanwhile cannot be skipped unseen.
 _AFTER: Final = (
-    f"SELECT sequence, request_id, time_us, record FROM {RESERVED_PREFIX}journal"
+    "SELECT sequence, request_id, time_us, record,"
+    f" (SELECT min(sequence) FROM {RESERVED_PREFIX}journal) FROM {RESERVED_PREFIX}journal"
     " WHERE sequence > ? ORDER BY sequence LIMIT ?"
 )
 _BOUNDS: Final = f"SELECT min(sequence), max(sequence) FROM {RESERVED_PREFIX}journal"
 _OLD: Final = f"SELECT sequence, time_us FROM {RESERVED_PREFIX}journal ORDER BY sequence LIMIT ?"
 _TRIM: Final = f"DELETE FROM {RESERVED_PREFIX}journal WHERE sequence <= ?"
+_COLUMNS: Final = "SELECT name FROM pragma_table_info(?) ORDER BY cid"
+_EXPECTED: Final = {
+    f"{RESERVED_PREFIX}journal": ["sequence", "request_id", "fingerprint", "time_us", "record"],
+    f"{RESERVED_PREFIX}meta": ["key", "value"],
+}
 _OWN_TABLES: Final = (
     "SELECT count(*) FROM sqlite_master WHERE type <> 'index' AND"
     f" lower(substr(name, 1, {len(RESERVED_PREFIX)})) = '{RESERVED_PREFIX}'"
@@ -84,8 +94,37 @@ def fingerprint(operation: Operation) -> bytes:
     return digest.digest()
 
 
+@contextmanager
+def _as_left() -> Iterator[None]:
+    """Around our own statements, which fail by themselves only if our tables were changed."""
+    try:
+        yield
+    except sqlite3.Error as failure:
+        if not failures.is_of_statement(failure):
+            raise
+        raise _changed(str(failure)) from failure
+    except (DecodeError, TypeError, ValueError) as failure:
+        raise _changed(f"an entry cannot be read, {failure}") from failure
+
+
+def _changed(how: str) -> DatabaseCorrupt:
+    return DatabaseCorrupt(
+        f"somebody changed the hub's own tables ({how}): stop the storage server, keep the file "
+        "for analysis, and restore the database from a backup"
+    )
+
+
 def set_up(raw: sqlite3.Connection, epoch: str) -> None:
-    """Creates the tables where they are missing; `epoch` names the life of a new journal."""
+    """Creates the tables of a new database; `epoch` names the life of its journal.
+
+    Raises `DatabaseCorrupt` if they are there, but not as they were made. A journal that is made
+    anew beside the old epoch would give out sequences twice.
+    """
+    found = {table: [row[0] for row in raw.execute(_COLUMNS, (table,))] for table in _EXPECTED}
+    if found == _EXPECTED:
+        return
+    if any(found.values()):
+        raise _changed(f"their columns are {found}")
     raw.execute("BEGIN IMMEDIATE")
     for table in _TABLES:
         raw.execute(table)
@@ -97,13 +136,15 @@ def set_up(raw: sqlite3.Connection, epoch: str) -> None:
 
 def position(raw: sqlite3.Connection) -> Position:
     """Reads where the journal stands; `DatabaseCorrupt` if somebody took its tables apart."""
-    meta = dict(raw.execute(f"SELECT key, value FROM {RESERVED_PREFIX}meta").fetchall())
+    with _as_left():
+        meta = dict(raw.execute(f"SELECT key, value FROM {RESERVED_PREFIX}meta").fetchall())
     if meta.get("format") != FORMAT or not isinstance(meta.get("epoch"), str):
         raise DatabaseCorrupt(
             f"the table {RESERVED_PREFIX}meta does not say what this version wrote (format "
             f"{meta.get('format')!r}, wanted {FORMAT}): restore the database from a backup"
         )
-    oldest, newest = raw.execute(_BOUNDS).fetchone()
+    with _as_left():
+        oldest, newest = raw.execute(_BOUNDS).fetchone()
     return Position(meta["epoch"], newest or 0, (oldest or 1) - 1, "")
 
 
@@ -115,19 +156,22 @@ def own_tables(raw: sqlite3.Connection) -> int:
 
 def append(raw: sqlite3.Connection, entries: Sequence[Entry]) -> None:
     """Writes entries within the transaction that is open."""
-    raw.executemany(
-        _INSERT,
-        [
-            (e.sequence, e.request_id, e.fingerprint, e.time_us, e.record.SerializeToString())
-            for e in entries
-        ],
-    )
+    with _as_left():
+        raw.executemany(
+            _INSERT,
+            [
+                (e.sequence, e.request_id, e.fingerprint, e.time_us, e.record.SerializeToString())
+                for e in entries
+            ],
+        )
 
 
 def entry(operation: Operation, outcome: Outcome, sequence: int, time_us: int) -> Entry:
     """Makes the line that tells of an operation and its outcome."""
     record = JournalRecord(
-        source_service=operation.source_service, correlation_id=operation.correlation_id
+        source_service=operation.source_service,
+        correlation_id=operation.correlation_id,
+        submitted=operation.submitted,
     )
     if operation.event is not None:
         record.event.CopyFrom(operation.event)
@@ -169,10 +213,11 @@ def replay(known: Entry, operation: Operation, epoch: str, database: str) -> Out
 
 def find(raw: sqlite3.Connection, request_id: bytes) -> Entry | None:
     """Gives the line of a request id."""
-    row = raw.execute(_RECORDED, (request_id,)).fetchone()
-    if row is None:
-        return None
-    return Entry(row[0], request_id, row[1], row[2], JournalRecord.FromString(row[3]))
+    with _as_left():
+        row = raw.execute(_RECORDED, (request_id,)).fetchone()
+        if row is None:
+            return None
+        return Entry(row[0], request_id, row[1], row[2], JournalRecord.FromString(row[3]))
 
 
 def recorded(raw: sqlite3.Connection, request_id: str) -> Recorded | None:
@@ -193,36 +238,41 @@ def recorded(raw: sqlite3.Connection, request_id: str) -> Recorded | None:
 def after(
     raw: sqlite3.Connection, sequence: int, limit: int, epoch: str, database: str
 ) -> list[Event]:
-    """Gives the events after a position."""
-    rows = raw.execute(_AFTER, (sequence, limit)).fetchall()
-    return [
-        event(
-            Entry(number, request_id, b"", time_us, JournalRecord.FromString(record)),
-            epoch,
-            database,
-        )
-        for number, request_id, time_us, record in rows
-    ]
+    """Gives the events after a position; raises `CursorExpired` if some of them are forgotten."""
+    with _as_left():
+        rows = raw.execute(_AFTER, (sequence, limit)).fetchall()
+        if rows and rows[0][-1] > sequence + 1:
+            oldest = rows[0][-1] - 1
+            raise CursorExpired(
+                f"the cursor is older than what {database} keeps: begin again at the oldest "
+                "cursor and expect to have missed events",
+                metadata={"database": database, "epoch": epoch, "oldest_sequence": str(oldest)},
+            )
+        return [_event_of(row, epoch, database) for row in rows]
+
+
+def _event_of(row: Sequence[Any], epoch: str, database: str) -> Event:
+    number, request_id, time_us, record, _ = row
+    line = Entry(number, request_id, b"", time_us, JournalRecord.FromString(record))
+    return event(line, epoch, database)
 
 
 def event(line: Entry, epoch: str, database: str) -> Event:
     """Makes the event that a line tells of."""
     record = line.record
-    made = Event(
-        id=f"{database}/{epoch}/{line.sequence}",
-        source=record.source_service,
-        subject=database,
-        correlation_id=record.correlation_id,
-        sequence=line.sequence,
-        data_content_type=PROTOBUF,
-    )
+    made = Event(data_content_type=PROTOBUF)
+    made.MergeFrom(record.event)
+    made.id = f"{database}/{epoch}/{line.sequence}"
+    made.source = record.source_service
+    made.subject = database
+    made.correlation_id = record.correlation_id
+    made.sequence = line.sequence
     made.time.FromMicroseconds(line.time_us)
     request_id = str(uuid.UUID(bytes=line.request_id)) if line.request_id else ""
     if record.HasField("event"):
-        made.type = record.event.type
-        made.custom = record.event.custom
         made.data_content_type = record.event.data_content_type
-    elif record.HasField("error"):
+        return made
+    if record.HasField("error"):
         made.type = FAILED
         _fail(made, request_id, record.query, record.error)
     else:
@@ -231,6 +281,8 @@ def event(line: Entry, epoch: str, database: str) -> Event:
         made.operation_completed.query = record.query
         made.operation_completed.rows_affected = record.result.rows_affected
         made.operation_completed.last_insert_id = record.result.last_insert_id
+        if record.submitted:
+            made.operation_completed.result.CopyFrom(record.result)
     return made
 
 
@@ -242,18 +294,23 @@ def _fail(made: Event, request_id: str, query: str, error: status_pb2.Status) ->
 
 def trim(raw: sqlite3.Connection, older_than_us: int, keep_rows: int, at_most: int) -> Trimmed:
     """Forgets old lines, never the newest, in a transaction of its own."""
-    oldest, newest = raw.execute(_BOUNDS).fetchone()
-    if newest is None:
-        return Trimmed(0, 0)
-    surplus_end = newest - keep_rows
-    ends = [
-        sequence
-        for sequence, time_us in raw.execute(_OLD, (at_most,)).fetchall()
-        if sequence < newest and (time_us < older_than_us or sequence <= surplus_end)
-    ]
+    with _as_left():
+        oldest, newest = raw.execute(_BOUNDS).fetchone()
+        if newest is None:
+            return Trimmed(0, 0)
+        surplus_end = newest - keep_rows
+        ends = [
+            sequence
+            for sequence, time_us in raw.execute(_OLD, (at_most,)).fetchall()
+            if sequence < newest and (time_us < older_than_us or sequence <= surplus_end)
+        ]
     if not ends:
         return Trimmed(0, oldest - 1)
     raw.execute("BEGIN IMMEDIATE")
-    rows = raw.execute(_TRIM, (ends[-1],)).rowcount
-    raw.execute("COMMIT")
+    try:
+        rows = raw.execute(_TRIM, (ends[-1],)).rowcount
+        raw.execute("COMMIT")
+    finally:
+        if raw.in_transaction:
+            raw.execute("ROLLBACK")
     return Trimmed(rows, ends[-1])

@@ -20,7 +20,10 @@ class Ownership:
         self._descriptor: int | None = None
 
     def take(self) -> None:
-        """Takes the lock, or raises `DatabaseUnavailable` naming the process that has it."""
+        """Takes the lock, or raises `DatabaseUnavailable` naming the process that has it.
+
+        Raises `OSError`, also after the lock was taken: then it has to be given up.
+        """
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -32,9 +35,9 @@ class Ownership:
                 " stop that one, or give this one another data directory",
                 retry_after=1.0,
             ) from failure
+        self._descriptor = descriptor
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        self._descriptor = descriptor
 
     def give_up(self) -> None:
         """Releases the lock; nothing happens if it is not held."""

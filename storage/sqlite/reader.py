@@ -13,7 +13,7 @@ from storage.core.engine import Access
 from storage.core.operation import Operation, Outcome
 from storage.sqlite import failures
 from storage.sqlite.declarations import Declarations, booleans
-from storage.sqlite.statements import Runner, access
+from storage.sqlite.statements import Runner, access, rows_that_fit
 from storage.sqlite.values import append_rows
 
 _log = logging.getLogger(__name__)
@@ -65,18 +65,20 @@ class Reader:
 
     def _read(self, operation: Operation, statement: Statement) -> ResultSet:
         self._runner.begin(operation, self._runner.limits.read_seconds_max)
+        shape = self._shape()
         cursor = self._runner.start(statement)
         try:
-            result = ResultSet(columns=self._columns(cursor, statement))
+            result = ResultSet(columns=self._columns(cursor, statement, shape))
             self._runner.fetch(cursor, result, booleans(list(result.columns)))
         finally:
             cursor.close()
         return result
 
-    def _columns(self, cursor: sqlite3.Cursor, statement: Statement) -> list[Column]:
+    def _columns(self, cursor: sqlite3.Cursor, statement: Statement, shape: int) -> list[Column]:
+        """`shape` is from before the snapshot, so no older types are kept under a newer one."""
         if cursor.description is None:
             return []
-        return self._declarations.columns(cursor, statement.query, self._shape())
+        return self._declarations.columns(cursor, statement.query, shape)
 
     def _explain(self, operation: Operation, failure: sqlite3.Error) -> HubError:
         if failures.is_interrupt(failure):
@@ -88,8 +90,10 @@ class Reader:
         statement = operation.statement or Statement()
         try:
             self._runner.begin(operation, seconds_max)
+            shape = self._shape()
             cursor = self._runner.start(statement)
-            return Pages(self, operation, cursor, self._columns(cursor, statement), page_rows)
+            columns = self._columns(cursor, statement, shape)
+            return Pages(self, operation, cursor, columns, page_rows)
         except sqlite3.Error as failure:
             if failures.is_read_only(failure):
                 raise InvalidStatement(
@@ -120,8 +124,6 @@ class Reader:
 class Pages:
     """A streamed read: one snapshot, page after page."""
 
-    FETCH_ROWS = 64
-
     def __init__(
         self,
         reader: Reader,
@@ -136,19 +138,22 @@ class Pages:
         self._columns = columns
         self._booleans = booleans(columns)
         self._page_rows = page_rows
+        self._fetch_rows = 1
         self.exhausted = False
 
     def next(self) -> ResultSet:
-        """The next page: at most so many rows, and about so many bytes."""
+        """The next page: at most so many rows, and about so many bytes, but at least one row."""
         page = ResultSet(columns=self._columns)
-        size = 0
-        while len(page.rows) < self._page_rows and size < self._reader.page_bytes_max:
-            wanted = min(self.FETCH_ROWS, self._page_rows - len(page.rows))
+        size, limit = 0, self._reader.page_bytes_max
+        while len(page.rows) < self._page_rows and size < limit:
+            wanted = min(self._fetch_rows, self._page_rows - len(page.rows))
             rows = self._reader.next_rows(self._operation, self._cursor, wanted)
-            size += append_rows(page, rows, self._booleans)
+            fetched = append_rows(page, rows, self._booleans)
+            size += fetched
             if len(rows) < wanted:
                 self.exhausted = True
                 break
+            self._fetch_rows = rows_that_fit(wanted, fetched, limit - size)
         return page
 
     def close(self) -> None:

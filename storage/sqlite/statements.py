@@ -23,11 +23,21 @@ from storage.sqlite.connection import PROGRESS_INSTRUCTIONS
 from storage.sqlite.guard import Guard, caller_text
 from storage.sqlite.values import append_rows, check_size, parameters
 
-FETCH_ROWS: Final = 256
+FETCH_ROWS_MAX: Final = 256
+FIRST_ROWS: Final = 2
 TEXTS_REMEMBERED: Final = 4096
+# Longer texts are looked at again each time, so that what is remembered stays small.
+TEXT_CHARACTERS_REMEMBERED: Final = 4096
 
 _FIRST_WORD: Final = re.compile(r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*([A-Za-z]+)", re.DOTALL)
+# What a text is made of, as far as it matters to find its words outside of parentheses.
+_PARTS: Final = re.compile(
+    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]"""
+    r"""|--[^\n]*|/\*.*?(?:\*/|\Z)|[()]|\w+""",
+    re.DOTALL,
+)
 _READING: Final = frozenset({"SELECT", "VALUES", "EXPLAIN", "PRAGMA"})
+_CHANGING: Final = frozenset({"INSERT", "REPLACE", "UPDATE", "DELETE"})
 _INSERTING: Final = frozenset({"INSERT", "REPLACE", "WITH"})
 _NOTHING: Final[frozenset[int]] = frozenset()
 
@@ -46,24 +56,58 @@ class StatementLimits:
     write_seconds_max: float
 
 
-@lru_cache(maxsize=TEXTS_REMEMBERED)
+def _words(query: str) -> tuple[str, str]:
+    found = _FIRST_WORD.match(query)
+    first = found.group(1).upper() if found else ""
+    return first, _main_word(query) if first == "WITH" else first
+
+
+def _main_word(query: str) -> str:
+    """The keyword after the common table expressions; empty if there is none."""
+    depth = 0
+    for part in _PARTS.finditer(query):
+        word = part.group().upper()
+        depth += (word == "(") - (word == ")")
+        if not depth and (word in _READING or word in _CHANGING):
+            return word
+    return ""
+
+
+_remembered_words = lru_cache(maxsize=TEXTS_REMEMBERED)(_words)
+
+
+def _words_of(query: str) -> tuple[str, str]:
+    if len(query) > TEXT_CHARACTERS_REMEMBERED:
+        return _words(query)
+    return _remembered_words(query)
+
+
 def first_word(query: str) -> str:
     """The keyword that a statement begins with, in capitals; empty if there is none."""
-    found = _FIRST_WORD.match(query)
-    return found.group(1).upper() if found else ""
+    return _words_of(query)[0]
 
 
 def access(statement: Statement) -> Access:
-    """Tells where a statement belongs. Only a hint: a reader's connection cannot write at all."""
-    word = first_word(statement.query)
-    if word in _READING:
+    """Tells where a statement belongs. Only a hint: a reader's connection cannot write at all.
+
+    Still it should be right: a write that goes to a reader first loses its place among the writes
+    of its caller.
+    """
+    first, main = _words_of(statement.query)
+    if main in _READING:
         return Access.READ
-    return Access.UNSURE if word == "WITH" else Access.WRITE
+    return Access.UNSURE if first == "WITH" and main not in _CHANGING else Access.WRITE
 
 
 def inserts(statement: Statement) -> bool:
     """True if the statement may set the last inserted rowid."""
     return first_word(statement.query) in _INSERTING
+
+
+def rows_that_fit(fetched_rows: int, fetched_bytes: int, room: int) -> int:
+    """How many rows to fetch next, by the size of the last ones: large rows come one by one."""
+    fitting = room * fetched_rows // max(1, fetched_bytes)
+    return max(1, min(FETCH_ROWS_MAX, 2 * fetched_rows, fitting))
 
 
 class Runner:
@@ -125,7 +169,9 @@ class Runner:
         """Fetches all rows into a result, within the limits of one answer."""
         limits = self.limits
         size = rows = 0
-        while batch := self.fetch_some(cursor, FETCH_ROWS):
+        wanted = FIRST_ROWS
+        while True:
+            batch = self.fetch_some(cursor, wanted)
             rows += len(batch)
             if rows > limits.result_rows_max:
                 raise ResultTooLarge(
@@ -133,8 +179,12 @@ class Runner:
                     "or select less",
                     metadata={"limit_rows": str(limits.result_rows_max)},
                 )
-            size += append_rows(result, batch, booleans)
+            fetched = append_rows(result, batch, booleans)
+            size += fetched
             check_size(size, limits.result_bytes_max)
+            if len(batch) < wanted:
+                break
+            wanted = rows_that_fit(wanted, fetched, limits.result_bytes_max - size)
 
     def fetch_some(self, cursor: sqlite3.Cursor, count: int) -> list[tuple[None, ...]]:
         """Fetches the next rows behind the guard."""

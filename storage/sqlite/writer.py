@@ -12,7 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from messagehub.errors import HubError, StatementForbidden, StorageFull
+from messagehub.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    HubError,
+    StatementForbidden,
+)
 from messagehub.v1.statement_pb2 import Column, ResultSet, Statement
 from storage.core.operation import Applied, Operation, Outcome
 from storage.sqlite import failures, journal
@@ -44,6 +49,11 @@ class _Attempt:
     entries: list[journal.Entry] = field(default_factory=list)
     by_id: dict[bytes, journal.Entry] = field(default_factory=dict)
     shaped: bool = False
+
+
+def _is_interruption(error: HubError) -> bool:
+    """True if an operation had its time: it must not run again, whatever came before it."""
+    return isinstance(error, Cancelled | DeadlineExceeded)
 
 
 class Writer:
@@ -84,10 +94,15 @@ class Writer:
             culprit = lost
         applied = Applied(sequence=self.sequence)
         for place, operation in enumerate(group):
-            if place == culprit.place and not isinstance(culprit.error, StorageFull):
-                alone = self._give_up(operation, culprit.error)
-            else:
-                alone = self.apply([operation])
+            try:
+                if place == culprit.place and _is_interruption(culprit.error):
+                    alone = self._give_up(operation, culprit.error)
+                else:
+                    alone = self.apply([operation])
+            except HubError:
+                if not applied.outcomes:
+                    raise
+                break  # what is done must be told; the rest has not begun
             applied.outcomes += alone.outcomes
             applied.events += alone.events
             applied.sequence = alone.sequence
@@ -97,11 +112,14 @@ class Writer:
         attempt = _Attempt(self.sequence)
         until = self._clock() + self._group_seconds_max
         self._begin()
-        for place, operation in enumerate(group):
-            if place and self._clock() >= until:
-                break
-            attempt.outcomes.append(self._run(attempt, place, operation))
-        self._end(attempt)
+        try:
+            for place, operation in enumerate(group):
+                if place and self._clock() >= until:
+                    break
+                attempt.outcomes.append(self._run(attempt, place, operation))
+            self._end(attempt)
+        finally:
+            self._roll_back()
         return self._applied(attempt)
 
     def _begin(self) -> None:
@@ -119,9 +137,7 @@ class Writer:
                 journal.append(self._raw, attempt.entries)
             self._raw.execute("COMMIT")
         except sqlite3.Error as failure:
-            error = failures.translate(failure)
-            self._roll_back()
-            raise _GroupLostError(None, error) from failure
+            raise _GroupLostError(None, failures.verify(failure)) from failure
         finally:
             if attempt.shaped:
                 self.shape += 1
@@ -132,6 +148,7 @@ class Writer:
         return Applied(attempt.outcomes, events, self.sequence)
 
     def _roll_back(self) -> None:
+        """Leaves nothing of a transaction that did not come to its end."""
         if self._raw.in_transaction:
             self._raw.execute("ROLLBACK")
 
@@ -146,20 +163,26 @@ class Writer:
             self._end(attempt)
         except _GroupLostError as lost:
             return Applied([Outcome(error=lost.error)], [], self.sequence)
+        finally:
+            self._roll_back()
         return self._applied(attempt)
 
     def _run(self, attempt: _Attempt, place: int, operation: Operation) -> Outcome:
-        known = self._known(attempt, operation)
-        if known is not None:
-            return known
-        if operation.statement is None:
-            return self._record(attempt, operation, Outcome(result=ResultSet()))
         try:
+            known = self._known(attempt, operation)
+            if known is not None:
+                return known
             self._runner.begin(operation, self._runner.limits.write_seconds_max)
-            result = self._behind_savepoint(attempt, operation.statement)
+            if operation.statement is None:
+                result = ResultSet()
+            else:
+                result = self._behind_savepoint(attempt, operation.statement)
         except HubError as refusal:
+            if not self._raw.in_transaction:
+                raise _GroupLostError(place, refusal) from refusal
             return self._fail(attempt, operation, refusal)
         except sqlite3.Error as failure:
+            failures.verify(failure)
             error = self._explain(operation, failure)
             if not self._raw.in_transaction:
                 raise _GroupLostError(place, error) from failure
@@ -172,7 +195,10 @@ class Writer:
         key = journal.id_bytes(operation.request_id)
         if key is None:
             return None
-        known = attempt.by_id.get(key) or journal.find(self._raw, key)
+        try:
+            known = attempt.by_id.get(key) or journal.find(self._raw, key)
+        except sqlite3.Error as failure:
+            raise failures.verify(failure) from failure
         if known is None:
             return None
         return journal.replay(known, operation, self.epoch, self._database)

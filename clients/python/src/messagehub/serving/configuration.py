@@ -19,6 +19,8 @@ import msgspec
 FILE_NAME: Final = "messagehub.toml"
 TABLES: Final = ("hub", "storage")
 PREFIX: Final = "MESSAGEHUB_"
+# Variables with the prefix that are no settings: of the client command, and of the supervisor.
+NOT_SETTINGS: Final = ("MESSAGEHUB_TARGET", "MESSAGEHUB_SUPERVISOR_FD")
 
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 
@@ -95,7 +97,7 @@ def _from_environment(table: str, environment: Mapping[str, str]) -> dict[str, t
     prefix = f"{PREFIX}{table.upper()}_"
     found: dict[str, tuple[str, Any]] = {}
     for name, text in environment.items():
-        if not name.startswith(PREFIX):
+        if not name.startswith(PREFIX) or name in NOT_SETTINGS:
             continue
         if not any(name.startswith(f"{PREFIX}{known.upper()}_") for known in TABLES):
             raise ConfigurationError(

@@ -10,7 +10,7 @@ import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -27,6 +27,8 @@ from messagehub.serving import logs
 from messagehub.status import to_status, trailers
 
 CORRELATION_ID_CHARACTERS_MAX: Final = 128
+# Requests whose correlation id selects what they want to see; they are named for the log only.
+FILTERED_BY_CORRELATION_ID: Final = frozenset({"messagehub.v1.SubscribeRequest"})
 # gRPC's own limit stands this far above ours, so that a message a little too large gets our
 # answer, which names the limit, and not the transport's.
 TRANSPORT_HEADROOM_BYTES: Final = 64 * 1024 * 1024
@@ -34,7 +36,10 @@ TRANSPORT_HEADROOM_BYTES: Final = 64 * 1024 * 1024
 _log = logging.getLogger(__name__)
 _deadline: ContextVar[float] = ContextVar("deadline")
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+if TYPE_CHECKING:
+    Handler = grpc.RpcMethodHandler[Any, Any]
+else:
+    Handler = grpc.RpcMethodHandler  # generic in its stubs only
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -52,7 +57,9 @@ def _name_call(request: Message) -> None:
             f"correlation_id must be at most {CORRELATION_ID_CHARACTERS_MAX} printable characters",
             fields={"correlation_id": f"has {len(given)} characters, or unprintable ones"},
         )
-    if not given:
+    if request.DESCRIPTOR.full_name in FILTERED_BY_CORRELATION_ID:
+        given = uuid.uuid4().hex
+    elif not given:
         given = request.correlation_id = uuid.uuid4().hex  # type: ignore[attr-defined]
     logs.correlation_id.set(given)
 
@@ -150,9 +157,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             except (asyncio.CancelledError, grpc.aio.AbortError):
                 raise
             except Exception as failure:  # noqa: BLE001 - the one place where everything is mapped
+                await self._read_to_end(raw)
                 await self._refuse(method, context, failure)
 
         return call
+
+    @staticmethod
+    async def _read_to_end(raw: AsyncIterator[bytes]) -> None:
+        """A refusal that meets a caller who still sends reaches it as a bare INTERNAL of gRPC."""
+        try:
+            async with asyncio.timeout(time_left()):
+                async for _ in raw:
+                    pass
+        except TimeoutError:
+            _log.info("the caller went on sending after it was refused")
 
     def _set_deadline(self, seconds: float) -> None:
         _deadline.set(asyncio.get_running_loop().time() + seconds)

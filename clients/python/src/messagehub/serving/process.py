@@ -10,6 +10,7 @@ import grpc
 from grpc_reflection.v1alpha import reflection
 
 from messagehub.serving.interceptor import TRANSPORT_HEADROOM_BYTES, CallInterceptor
+from messagehub.serving.supervision import follow_supervisor, tell_supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +78,9 @@ async def serve(service: Service) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
+    follow_supervisor()
     await service.start()
+    tell_supervisor(service.address)
     _log.info("serving", extra={"address": service.address})
     await ended.wait()
     _log.info("stopping")

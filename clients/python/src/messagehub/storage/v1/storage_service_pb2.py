@@ -27,7 +27,7 @@ from messagehub.v1 import event_pb2 as messagehub_dot_v1_dot_event__pb2
 from messagehub.v1 import statement_pb2 as messagehub_dot_v1_dot_statement__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+messagehub/storage/v1/storage_service.proto\x12\x15messagehub.storage.v1\x1a\x17google/rpc/status.proto\x1a\x19messagehub/v1/event.proto\x1a\x1dmessagehub/v1/statement.proto\"Z\n\x0f\x45xchangeRequest\x12\x34\n\noperations\x18\x01 \x03(\x0b\x32 .messagehub.storage.v1.Operation\x12\x11\n\tcancelled\x18\x02 \x03(\x03\"\xfe\x01\n\tOperation\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\x12\x16\n\x0esource_service\x18\x03 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x12\n\ntimeout_ms\x18\x06 \x01(\x03\x12-\n\tstatement\x18\x07 \x01(\x0b\x32\x18.messagehub.v1.StatementH\x00\x12*\n\x05\x65vent\x18\x08 \x01(\x0b\x32\x19.messagehub.v1.EventDraftH\x00\x12\x11\n\tread_only\x18\t \x01(\x08\x42\t\n\x07\x63ontent\"Z\n\x10\x45xchangeResponse\x12\x30\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1e.messagehub.storage.v1.Outcome\x12\x14\n\x0c\x66rames_taken\x18\x02 \x01(\x03\"\xc3\x01\n\x07Outcome\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x16\n\x0eschema_version\x18\x03 \x01(\t\x12\x10\n\x08replayed\x18\x04 \x01(\x08\x12\x10\n\x08\x65vent_id\x18\x07 \x01(\t\x12*\n\x06result\x18\x05 \x01(\x0b\x32\x18.messagehub.v1.ResultSetH\x00\x12#\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\x90\x01\n\x0cQueryRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0esource_service\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12+\n\tstatement\x18\x04 \x01(\x0b\x32\x18.messagehub.v1.Statement\x12\x11\n\tpage_size\x18\x05 \x01(\x05\"c\n\rQueryResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x16\n\x0eschema_version\x18\x02 \x01(\t\x12(\n\x06result\x18\x03 \x01(\x0b\x32\x18.messagehub.v1.ResultSet\"p\n\x0bTailRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03\x12\x10\n\x08\x66rom_end\x18\x04 \x01(\x08\x12\x16\n\x0e\x63orrelation_id\x18\x05 \x01(\t\"n\n\x0cTailResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12$\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x14.messagehub.v1.Event\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x17\n\x0foldest_sequence\x18\x04 \x01(\x03\"V\n\x16LookUpOperationRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\"\x8f\x01\n\x17LookUpOperationResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12\x34\n\x06record\x18\x02 \x01(\x0b\x32$.messagehub.storage.v1.JournalRecord\x12/\n\x07outcome\x18\x03 \x01(\x0b\x32\x1e.messagehub.storage.v1.Outcome\"\xd6\x01\n\rJournalRecord\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\r\n\x05query\x18\x03 \x01(\t\x12(\n\x06result\x18\x04 \x01(\x0b\x32\x18.messagehub.v1.ResultSet\x12!\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.Status\x12(\n\x05\x65vent\x18\x06 \x01(\x0b\x32\x19.messagehub.v1.EventDraft\x12\x0f\n\x07time_us\x18\x07 \x01(\x03\"B\n\x15WatchDatabasesRequest\x12\x11\n\tdatabases\x18\x01 \x03(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\"r\n\x16WatchDatabasesResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x37\n\tdatabases\x18\x03 \x03(\x0b\x32$.messagehub.storage.v1.DatabaseState\"n\n\rDatabaseState\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\x03\x12\x16\n\x0eschema_version\x18\x05 \x01(\t\"u\n\x14\x41\x64optDatabaseRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x10\n\x08\x63hecksum\x18\x04 \x01(\t\x12\r\n\x05\x63hunk\x18\x05 \x01(\x0c\"\'\n\x15\x41\x64optDatabaseResponse\x12\x0e\n\x06tables\x18\x01 \x03(\t2\xeb\x04\n\x0eStorageService\x12_\n\x08\x45xchange\x12&.messagehub.storage.v1.ExchangeRequest\x1a\'.messagehub.storage.v1.ExchangeResponse(\x01\x30\x01\x12T\n\x05Query\x12#.messagehub.storage.v1.QueryRequest\x1a$.messagehub.storage.v1.QueryResponse0\x01\x12Q\n\x04Tail\x12\".messagehub.storage.v1.TailRequest\x1a#.messagehub.storage.v1.TailResponse0\x01\x12p\n\x0fLookUpOperation\x12-.messagehub.storage.v1.LookUpOperationRequest\x1a..messagehub.storage.v1.LookUpOperationResponse\x12o\n\x0eWatchDatabases\x12,.messagehub.storage.v1.WatchDatabasesRequest\x1a-.messagehub.storage.v1.WatchDatabasesResponse0\x01\x12l\n\rAdoptDatabase\x12+.messagehub.storage.v1.AdoptDatabaseRequest\x1a,.messagehub.storage.v1.AdoptDatabaseResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+messagehub/storage/v1/storage_service.proto\x12\x15messagehub.storage.v1\x1a\x17google/rpc/status.proto\x1a\x19messagehub/v1/event.proto\x1a\x1dmessagehub/v1/statement.proto\"Z\n\x0f\x45xchangeRequest\x12\x34\n\noperations\x18\x01 \x03(\x0b\x32 .messagehub.storage.v1.Operation\x12\x11\n\tcancelled\x18\x02 \x03(\x03\"\x8c\x02\n\tOperation\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\x12\x16\n\x0esource_service\x18\x03 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x12\n\ntimeout_ms\x18\x06 \x01(\x03\x12-\n\tstatement\x18\x07 \x01(\x0b\x32\x18.messagehub.v1.StatementH\x00\x12%\n\x05\x65vent\x18\x08 \x01(\x0b\x32\x14.messagehub.v1.EventH\x00\x12\x11\n\tread_only\x18\t \x01(\x08\x12\x11\n\tsubmitted\x18\n \x01(\x08\x42\t\n\x07\x63ontent\"Z\n\x10\x45xchangeResponse\x12\x30\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1e.messagehub.storage.v1.Outcome\x12\x14\n\x0c\x66rames_taken\x18\x02 \x01(\x03\"\xc3\x01\n\x07Outcome\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x16\n\x0eschema_version\x18\x03 \x01(\t\x12\x10\n\x08replayed\x18\x04 \x01(\x08\x12\x10\n\x08\x65vent_id\x18\x07 \x01(\t\x12*\n\x06result\x18\x05 \x01(\x0b\x32\x18.messagehub.v1.ResultSetH\x00\x12#\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\x90\x01\n\x0cQueryRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0esource_service\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12+\n\tstatement\x18\x04 \x01(\x0b\x32\x18.messagehub.v1.Statement\x12\x11\n\tpage_size\x18\x05 \x01(\x05\"c\n\rQueryResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x16\n\x0eschema_version\x18\x02 \x01(\t\x12(\n\x06result\x18\x03 \x01(\x0b\x32\x18.messagehub.v1.ResultSet\"p\n\x0bTailRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03\x12\x10\n\x08\x66rom_end\x18\x04 \x01(\x08\x12\x16\n\x0e\x63orrelation_id\x18\x05 \x01(\t\"n\n\x0cTailResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12$\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x14.messagehub.v1.Event\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x17\n\x0foldest_sequence\x18\x04 \x01(\x03\"V\n\x16LookUpOperationRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\"\x8f\x01\n\x17LookUpOperationResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12\x34\n\x06record\x18\x02 \x01(\x0b\x32$.messagehub.storage.v1.JournalRecord\x12/\n\x07outcome\x18\x03 \x01(\x0b\x32\x1e.messagehub.storage.v1.Outcome\"\xe4\x01\n\rJournalRecord\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\r\n\x05query\x18\x03 \x01(\t\x12(\n\x06result\x18\x04 \x01(\x0b\x32\x18.messagehub.v1.ResultSet\x12!\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.Status\x12#\n\x05\x65vent\x18\x06 \x01(\x0b\x32\x14.messagehub.v1.Event\x12\x0f\n\x07time_us\x18\x07 \x01(\x03\x12\x11\n\tsubmitted\x18\x08 \x01(\x08\"B\n\x15WatchDatabasesRequest\x12\x11\n\tdatabases\x18\x01 \x03(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\"r\n\x16WatchDatabasesResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x37\n\tdatabases\x18\x03 \x03(\x0b\x32$.messagehub.storage.v1.DatabaseState\"n\n\rDatabaseState\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\x03\x12\x16\n\x0eschema_version\x18\x05 \x01(\t\"u\n\x14\x41\x64optDatabaseRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x10\n\x08\x63hecksum\x18\x04 \x01(\t\x12\r\n\x05\x63hunk\x18\x05 \x01(\x0c\"\'\n\x15\x41\x64optDatabaseResponse\x12\x0e\n\x06tables\x18\x01 \x03(\t2\xeb\x04\n\x0eStorageService\x12_\n\x08\x45xchange\x12&.messagehub.storage.v1.ExchangeRequest\x1a\'.messagehub.storage.v1.ExchangeResponse(\x01\x30\x01\x12T\n\x05Query\x12#.messagehub.storage.v1.QueryRequest\x1a$.messagehub.storage.v1.QueryResponse0\x01\x12Q\n\x04Tail\x12\".messagehub.storage.v1.TailRequest\x1a#.messagehub.storage.v1.TailResponse0\x01\x12p\n\x0fLookUpOperation\x12-.messagehub.storage.v1.LookUpOperationRequest\x1a..messagehub.storage.v1.LookUpOperationResponse\x12o\n\x0eWatchDatabases\x12,.messagehub.storage.v1.WatchDatabasesRequest\x1a-.messagehub.storage.v1.WatchDatabasesResponse0\x01\x12l\n\rAdoptDatabase\x12+.messagehub.storage.v1.AdoptDatabaseRequest\x1a,.messagehub.storage.v1.AdoptDatabaseResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,35 +37,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXCHANGEREQUEST']._serialized_start=153
   _globals['_EXCHANGEREQUEST']._serialized_end=243
   _globals['_OPERATION']._serialized_start=246
-  _globals['_OPERATION']._serialized_end=500
-  _globals['_EXCHANGERESPONSE']._serialized_start=502
-  _globals['_EXCHANGERESPONSE']._serialized_end=592
-  _globals['_OUTCOME']._serialized_start=595
-  _globals['_OUTCOME']._serialized_end=790
-  _globals['_QUERYREQUEST']._serialized_start=793
-  _globals['_QUERYREQUEST']._serialized_end=937
-  _globals['_QUERYRESPONSE']._serialized_start=939
-  _globals['_QUERYRESPONSE']._serialized_end=1038
-  _globals['_TAILREQUEST']._serialized_start=1040
-  _globals['_TAILREQUEST']._serialized_end=1152
-  _globals['_TAILRESPONSE']._serialized_start=1154
-  _globals['_TAILRESPONSE']._serialized_end=1264
-  _globals['_LOOKUPOPERATIONREQUEST']._serialized_start=1266
-  _globals['_LOOKUPOPERATIONREQUEST']._serialized_end=1352
-  _globals['_LOOKUPOPERATIONRESPONSE']._serialized_start=1355
-  _globals['_LOOKUPOPERATIONRESPONSE']._serialized_end=1498
-  _globals['_JOURNALRECORD']._serialized_start=1501
-  _globals['_JOURNALRECORD']._serialized_end=1715
-  _globals['_WATCHDATABASESREQUEST']._serialized_start=1717
-  _globals['_WATCHDATABASESREQUEST']._serialized_end=1783
-  _globals['_WATCHDATABASESRESPONSE']._serialized_start=1785
-  _globals['_WATCHDATABASESRESPONSE']._serialized_end=1899
-  _globals['_DATABASESTATE']._serialized_start=1901
-  _globals['_DATABASESTATE']._serialized_end=2011
-  _globals['_ADOPTDATABASEREQUEST']._serialized_start=2013
-  _globals['_ADOPTDATABASEREQUEST']._serialized_end=2130
-  _globals['_ADOPTDATABASERESPONSE']._serialized_start=2132
-  _globals['_ADOPTDATABASERESPONSE']._serialized_end=2171
-  _globals['_STORAGESERVICE']._serialized_start=2174
-  _globals['_STORAGESERVICE']._serialized_end=2793
+  _globals['_OPERATION']._serialized_end=514
+  _globals['_EXCHANGERESPONSE']._serialized_start=516
+  _globals['_EXCHANGERESPONSE']._serialized_end=606
+  _globals['_OUTCOME']._serialized_start=609
+  _globals['_OUTCOME']._serialized_end=804
+  _globals['_QUERYREQUEST']._serialized_start=807
+  _globals['_QUERYREQUEST']._serialized_end=951
+  _globals['_QUERYRESPONSE']._serialized_start=953
+  _globals['_QUERYRESPONSE']._serialized_end=1052
+  _globals['_TAILREQUEST']._serialized_start=1054
+  _globals['_TAILREQUEST']._serialized_end=1166
+  _globals['_TAILRESPONSE']._serialized_start=1168
+  _globals['_TAILRESPONSE']._serialized_end=1278
+  _globals['_LOOKUPOPERATIONREQUEST']._serialized_start=1280
+  _globals['_LOOKUPOPERATIONREQUEST']._serialized_end=1366
+  _globals['_LOOKUPOPERATIONRESPONSE']._serialized_start=1369
+  _globals['_LOOKUPOPERATIONRESPONSE']._serialized_end=1512
+  _globals['_JOURNALRECORD']._serialized_start=1515
+  _globals['_JOURNALRECORD']._serialized_end=1743
+  _globals['_WATCHDATABASESREQUEST']._serialized_start=1745
+  _globals['_WATCHDATABASESREQUEST']._serialized_end=1811
+  _globals['_WATCHDATABASESRESPONSE']._serialized_start=1813
+  _globals['_WATCHDATABASESRESPONSE']._serialized_end=1927
+  _globals['_DATABASESTATE']._serialized_start=1929
+  _globals['_DATABASESTATE']._serialized_end=2039
+  _globals['_ADOPTDATABASEREQUEST']._serialized_start=2041
+  _globals['_ADOPTDATABASEREQUEST']._serialized_end=2158
+  _globals['_ADOPTDATABASERESPONSE']._serialized_start=2160
+  _globals['_ADOPTDATABASERESPONSE']._serialized_end=2199
+  _globals['_STORAGESERVICE']._serialized_start=2202
+  _globals['_STORAGESERVICE']._serialized_end=2821
 # @@protoc_insertion_point(module_scope)

@@ -68,6 +68,7 @@ class Operation(_message.Message):
     STATEMENT_FIELD_NUMBER: _builtins.int
     EVENT_FIELD_NUMBER: _builtins.int
     READ_ONLY_FIELD_NUMBER: _builtins.int
+    SUBMITTED_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Names the operation within the stream."""
     database: _builtins.str
@@ -82,13 +83,19 @@ class Operation(_message.Message):
     """The time that is left for it; 0 = the storage server's limit."""
     read_only: _builtins.bool
     """True if the calling service may only read this database."""
+    submitted: _builtins.bool
+    """True if it was submitted for later delivery: it is recorded even if it only
+    reads, and its event carries its result.
+    """
     @_builtins.property
     def statement(self) -> _statement_pb2.Statement:
         """A statement to run."""
 
     @_builtins.property
-    def event(self) -> _event_pb2.EventDraft:
-        """An event to publish."""
+    def event(self) -> _event_pb2.Event:
+        """An event to publish: its type, its data and the media type of that; the
+        storage server fills in the rest.
+        """
 
     def __init__(
         self,
@@ -100,12 +107,13 @@ class Operation(_message.Message):
         request_id: _builtins.str = ...,
         timeout_ms: _builtins.int = ...,
         statement: _statement_pb2.Statement | None = ...,
-        event: _event_pb2.EventDraft | None = ...,
+        event: _event_pb2.Event | None = ...,
         read_only: _builtins.bool = ...,
+        submitted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "event", b"event", "statement", b"statement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "correlation_id", b"correlation_id", "database", b"database", "event", b"event", "number", b"number", "read_only", b"read_only", "request_id", b"request_id", "source_service", b"source_service", "statement", b"statement", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "correlation_id", b"correlation_id", "database", b"database", "event", b"event", "number", b"number", "read_only", b"read_only", "request_id", b"request_id", "source_service", b"source_service", "statement", b"statement", "submitted", b"submitted", "timeout_ms", b"timeout_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["statement", "event"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
@@ -418,6 +426,7 @@ class JournalRecord(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     EVENT_FIELD_NUMBER: _builtins.int
     TIME_US_FIELD_NUMBER: _builtins.int
+    SUBMITTED_FIELD_NUMBER: _builtins.int
     source_service: _builtins.str
     """The calling service."""
     correlation_id: _builtins.str
@@ -426,6 +435,8 @@ class JournalRecord(_message.Message):
     """The statement's text, cut."""
     time_us: _builtins.int
     """When it was executed, microseconds since 1970 UTC."""
+    submitted: _builtins.bool
+    """True if it was submitted for later delivery."""
     @_builtins.property
     def result(self) -> _statement_pb2.ResultSet:
         """The recorded result."""
@@ -435,8 +446,8 @@ class JournalRecord(_message.Message):
         """The recorded failure."""
 
     @_builtins.property
-    def event(self) -> _event_pb2.EventDraft:
-        """The event that a service published."""
+    def event(self) -> _event_pb2.Event:
+        """The event that was published: its type, its data and the media type of that."""
 
     def __init__(
         self,
@@ -446,12 +457,13 @@ class JournalRecord(_message.Message):
         query: _builtins.str = ...,
         result: _statement_pb2.ResultSet | None = ...,
         error: _status_pb2.Status | None = ...,
-        event: _event_pb2.EventDraft | None = ...,
+        event: _event_pb2.Event | None = ...,
         time_us: _builtins.int = ...,
+        submitted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "event", b"event", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "error", b"error", "event", b"event", "query", b"query", "result", b"result", "source_service", b"source_service", "time_us", b"time_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "error", b"error", "event", b"event", "query", b"query", "result", b"result", "source_service", b"source_service", "submitted", b"submitted", "time_us", b"time_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,5 @@
+"""`python -m messagehub` is the command `messagehub`."""
+
+from messagehub.cli.main import main
+
+main()

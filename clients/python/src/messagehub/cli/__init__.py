@@ -1,0 +1,6 @@
+"""The command `messagehub`.
+
+main         the group; loads each command when it is used
+connection   the options and the client that every command of a client shares
+tables       rows for people, for programs and for pipes
+"""

@@ -1,0 +1,324 @@
+"""The asyncio client of the hub.
+
+    async with Hub("127.0.0.1:50051", service="character") as hub:
+        await hub.execute("INSERT INTO heroes (name) VALUES (?)", ["Ada"])
+        async for id, name in hub.query("SELECT id, name FROM heroes"):
+            ...
+        async for event in hub.subscribe(types="storage.*"):
+            ...
+
+Every call has a deadline, every write a request id, and a call that the hub could not serve at
+the moment is sent again until its deadline. What fails raises a class of `messagehub.errors`,
+whose `__cause__` is the error of gRPC.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+import grpc
+
+from messagehub.channel import DEFAULT_TARGET, MESSAGE_BYTES_MAX, decode, open_channel
+from messagehub.errors import HubError, InvalidRequest
+from messagehub.events import LATEST, Subscription
+from messagehub.request_ids import new_request_id
+from messagehub.retries import Retries
+from messagehub.rows import QueryCall, Rows
+from messagehub.status import from_status
+from messagehub.v1.event_service_pb2 import SubscribeRequest
+from messagehub.v1.event_service_pb2_grpc import EventServiceStub
+from messagehub.v1.hub_service_pb2 import GetStatusRequest, HubStatus
+from messagehub.v1.hub_service_pb2_grpc import HubServiceStub
+from messagehub.v1.statement_pb2 import ResultSet
+from messagehub.v1.storage_service_pb2 import (
+    BatchOperation,
+    BatchResult,
+    ExecuteBatchRequest,
+    ExecuteRequest,
+    ExecuteResponse,
+    QueryRequest,
+)
+from messagehub.v1.storage_service_pb2_grpc import StorageServiceStub
+from messagehub.values import Parameters, SqlValue, row_tuples, to_statement
+
+__all__ = ["DEFAULT_TARGET", "Hub", "Operation", "Result"]
+
+TIMEOUT_SECONDS: Final = 30.0
+QUERY_TIMEOUT_SECONDS: Final = 600.0
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a statement gave.
+
+    `sequence` is the position of a write in the journal of `database`; of a read, one that its
+    snapshot includes. `replayed` says that the write had been done by an earlier call with the
+    same request id, whose outcome this is.
+    """
+
+    columns: tuple[str, ...]
+    rows: list[tuple[SqlValue, ...]]
+    rows_affected: int
+    last_insert_id: int
+    database: str
+    sequence: int
+    schema_version: str
+    replayed: bool
+    correlation_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation of a batch; the fields are those of `Hub.execute`."""
+
+    query: str
+    parameters: Parameters = ()
+    database: str = ""
+    request_id: str | None = None
+    schema_version: str = ""
+
+
+class Hub:
+    """A service's connection to the hub: one channel, which reconnects by itself.
+
+    `service` is the calling service. `timeout` (seconds) bounds every call with all its attempts,
+    `query_timeout` a whole streamed query, because it holds a snapshot. Use it on one event loop.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        service: str,
+        timeout: float = TIMEOUT_SECONDS,
+        query_timeout: float = QUERY_TIMEOUT_SECONDS,
+        message_bytes_max: int = MESSAGE_BYTES_MAX,
+        retries: Retries | None = None,
+    ) -> None:
+        self.target = target
+        self.service = service
+        self.timeout = timeout
+        self.query_timeout = query_timeout
+        self._message_bytes_max = message_bytes_max
+        self._retries = retries or Retries()
+        self._channel: grpc.aio.Channel | None = None
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the connection and every call on it."""
+        self._closed = True
+        if self._channel is not None:
+            await self._channel.close()
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The channel, for a generated stub of your own; it belongs to this object."""
+        if self._closed:
+            raise RuntimeError("this Hub is closed: make a new one")
+        if self._channel is None:
+            self._channel = open_channel(self.target, message_bytes_max=self._message_bytes_max)
+        return self._channel
+
+    async def execute(
+        self,
+        query: str,
+        parameters: Parameters = (),
+        *,
+        database: str = "",
+        request_id: str | None = None,
+        correlation_id: str = "",
+        schema_version: str = "",
+        timeout: float | None = None,
+    ) -> Result:
+        """Runs one statement; a write is on disk when this returns.
+
+        `parameters` is a sequence for `?` or a mapping for `:name`. `database` empty = the
+        service's own. Give a `request_id` (a UUID) of your own to make a repetition by your own
+        code safe too.
+        """
+        request = ExecuteRequest(
+            source_service=self.service,
+            database=database,
+            correlation_id=correlation_id,
+            request_id=request_id or new_request_id(),
+            schema_version=schema_version,
+            statement=to_statement(query, parameters),
+        )
+        stub = StorageServiceStub(self.channel)
+        response = await self.call(
+            lambda seconds: stub.Execute(request, timeout=seconds), timeout=timeout
+        )
+        return _result(response, response.result, response.correlation_id)
+
+    async def execute_batch(
+        self,
+        operations: Sequence[Operation | tuple[str, Parameters]],
+        *,
+        correlation_id: str = "",
+        timeout: float | None = None,
+    ) -> list[Result | HubError]:
+        """Runs independent operations in one call; not a transaction.
+
+        Gives the outcome of each in order: its result, or the error that `execute` would have
+        raised. Raises only when the call as a whole fails. An error of one operation is not
+        retried here, because the operations after it may have been done.
+        """
+        request = ExecuteBatchRequest(
+            source_service=self.service,
+            correlation_id=correlation_id,
+            operations=[_batch_operation(operation) for operation in operations],
+        )
+        stub = StorageServiceStub(self.channel)
+        response = await self.call(
+            lambda seconds: stub.ExecuteBatch(request, timeout=seconds), timeout=timeout
+        )
+        return [_outcome(result, response.correlation_id) for result in response.results]
+
+    def query(
+        self,
+        query: str,
+        parameters: Parameters = (),
+        *,
+        database: str = "",
+        page_size: int = 0,
+        correlation_id: str = "",
+        schema_version: str = "",
+        timeout: float | None = None,
+    ) -> Rows:
+        """Streams the rows of one reading statement in constant memory; see `Rows`.
+
+        `page_size` is the most rows that one message brings; 0 = the server's default. `timeout`
+        bounds the whole stream, not each row.
+        """
+        request = QueryRequest(
+            source_service=self.service,
+            database=database,
+            correlation_id=correlation_id,
+            request_id=new_request_id(),
+            schema_version=schema_version,
+            statement=to_statement(query, parameters),
+            page_size=page_size,
+        )
+        stub = StorageServiceStub(self.channel)
+
+        def start(seconds: float) -> QueryCall:
+            return stub.Query(request, timeout=seconds)
+
+        limit = _positive(self.query_timeout if timeout is None else timeout)
+        return Rows(start, self._decode, self._retries, limit)
+
+    def subscribe(
+        self,
+        *,
+        types: str | Sequence[str] = (),
+        databases: str | Sequence[str] = (),
+        sources: str | Sequence[str] = (),
+        correlation_id: str = "",
+        start: str = LATEST,
+    ) -> Subscription:
+        """Streams events as they are committed; see `Subscription`.
+
+        `types` are patterns such as `storage.*`; `databases` none = the service's own, `*` = all
+        that it may read; `sources` are the services that caused the events. `start` is
+        `"latest"`, `"earliest"`, or the `cursor` of an event or a subscription.
+        """
+        request = SubscribeRequest(
+            source_service=self.service,
+            event_types=_listed(types),
+            databases=_listed(databases),
+            sources=_listed(sources),
+            correlation_id=correlation_id,
+        )
+        stub = EventServiceStub(self.channel)
+        return Subscription(
+            stub.Subscribe, request, start, self._decode, self._retries, timeout=self.timeout
+        )
+
+    async def status(self, *, timeout: float | None = None) -> HubStatus:
+        """Tells how the hub, its routes, storage servers and databases stand."""
+        stub = HubServiceStub(self.channel)
+        request = GetStatusRequest(source_service=self.service)
+        response = await self.call(
+            lambda seconds: stub.GetStatus(request, timeout=seconds), timeout=timeout
+        )
+        return response.status
+
+    async def call(
+        self, start: Callable[[float], Awaitable[Answer]], *, timeout: float | None = None
+    ) -> Answer:
+        """Makes a call of a generated stub as the methods here do: deadline, retries, errors.
+
+        `start` gets the seconds that are left and gives the call. It is made again after a
+        failure that may pass, so a write in it must carry a request id.
+        """
+
+        async def attempt(seconds: float) -> Answer:
+            try:
+                return await start(seconds)
+            except grpc.aio.AioRpcError as failure:
+                raise self._decode(failure) from failure
+
+        limit = _positive(self.timeout if timeout is None else timeout)
+        return await self._retries.run(attempt, limit)
+
+    def _decode(self, failure: grpc.aio.AioRpcError) -> HubError:
+        return decode(failure, self.target)
+
+
+def _positive(timeout: float) -> float:
+    if timeout > 0:
+        return timeout
+    raise InvalidRequest(
+        f"timeout is {timeout} seconds: it must be above 0", fields={"timeout": "must be above 0"}
+    )
+
+
+def _listed(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _result(
+    answer: ExecuteResponse | BatchResult, result: ResultSet, correlation_id: str
+) -> Result:
+    return Result(
+        columns=tuple(column.name for column in result.columns),
+        rows=row_tuples(result),
+        rows_affected=result.rows_affected,
+        last_insert_id=result.last_insert_id,
+        database=answer.database,
+        sequence=answer.sequence,
+        schema_version=answer.schema_version,
+        replayed=answer.replayed,
+        correlation_id=correlation_id,
+    )
+
+
+def _batch_operation(operation: Operation | tuple[str, Parameters]) -> BatchOperation:
+    if isinstance(operation, tuple):
+        operation = Operation(*operation)
+    return BatchOperation(
+        database=operation.database,
+        request_id=operation.request_id or new_request_id(),
+        schema_version=operation.schema_version,
+        statement=to_statement(operation.query, operation.parameters),
+    )
+
+
+def _outcome(result: BatchResult, correlation_id: str) -> Result | HubError:
+    if result.WhichOneof("outcome") == "error":
+        return from_status(result.error)
+    return _result(result, result.result, correlation_id)

@@ -1,0 +1,1 @@
+"""The storage contract, behind the ports that `hub.core.ports` declares."""

@@ -1,0 +1,139 @@
+"""`messagehub.v1.HubService`: how the hub stands, and taking over an existing file."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from hub.api.checks import RequestChecks
+from hub.core.ports import Adoption
+from hub.core.router import Router
+from hub.core.routes import Routes
+from hub.core.status import Change, DatabaseState, HubState, StatusBoard, StorageServerState
+from messagehub import __version__
+from messagehub.errors import InvalidRequest
+from messagehub.serving.interceptor import time_left
+from messagehub.v1 import hub_service_pb2 as messages
+from messagehub.v1 import hub_service_pb2_grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class HubService(hub_service_pb2_grpc.HubServiceServicer):
+    """GetStatus, WatchStatus and AdoptDatabase; circuits are not built yet.
+
+    `clock` gives the time in seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        *,
+        routes: Routes,
+        status: StatusBoard,
+        router: Router,
+        checks: RequestChecks,
+        clock: Callable[[], float],
+    ) -> None:
+        self._routes = routes
+        self._status = status
+        self._router = router
+        self._checks = checks
+        self._start_time = Timestamp()
+        self._start_time.FromMicroseconds(int(clock() * 1_000_000))
+
+    async def GetStatus(
+        self, request: messages.GetStatusRequest, context: Context
+    ) -> messages.GetStatusResponse:
+        """Tells how everything stands."""
+        return messages.GetStatusResponse(
+            correlation_id=request.correlation_id, status=self._hub(self._status.snapshot())
+        )
+
+    async def WatchStatus(
+        self, request: messages.WatchStatusRequest, context: Context
+    ) -> AsyncIterator[messages.WatchStatusResponse]:
+        """Streams the whole status, then changes."""
+        async for change in self._status.watch():
+            response = self._update(change)
+            response.correlation_id = request.correlation_id
+            yield response
+
+    async def AdoptDatabase(
+        self, request_iterator: AsyncIterator[messages.AdoptDatabaseRequest], context: Context
+    ) -> messages.AdoptDatabaseResponse:
+        """Fills an empty database with the file that the caller streams."""
+        first = await anext(request_iterator, None)
+        if first is None:
+            raise InvalidRequest("the file is missing: the first message names its database")
+        self._checks.file_header(first)
+        correlation_id = first.correlation_id
+        database, tables = await self._router.adopt(
+            Adoption(
+                database=first.database,
+                correlation_id=correlation_id,
+                size_bytes=first.size_bytes,
+                checksum=first.checksum,
+                chunks=self._chunks(first, request_iterator),
+            ),
+            source_service=first.source_service,
+            seconds=time_left(),
+        )
+        return messages.AdoptDatabaseResponse(
+            correlation_id=correlation_id, database=database, tables=tables
+        )
+
+    async def _chunks(
+        self,
+        first: messages.AdoptDatabaseRequest,
+        others: AsyncIterator[messages.AdoptDatabaseRequest],
+    ) -> AsyncIterator[bytes]:
+        self._checks.chunk(first.chunk)
+        yield first.chunk
+        async for message in others:
+            self._checks.chunk(message.chunk)
+            yield message.chunk
+
+    def _update(self, change: Change) -> messages.WatchStatusResponse:
+        if isinstance(change, HubState):
+            return messages.WatchStatusResponse(snapshot=self._hub(change))
+        if isinstance(change, StorageServerState):
+            return messages.WatchStatusResponse(storage_server=_storage_server(change))
+        address = self._status.storage_address
+        return messages.WatchStatusResponse(database=_database(change, address))
+
+    def _hub(self, state: HubState) -> messages.HubStatus:
+        address = state.storage_server.address
+        return messages.HubStatus(
+            version=__version__,
+            start_time=self._start_time,
+            ready=state.ready,
+            open_access=self._routes.open_access,
+            routes=[
+                messages.RouteStatus(service=service, database=database)
+                for service, database in sorted(self._routes.services.items())
+            ],
+            storage_servers=[_storage_server(state.storage_server)],
+            databases=[_database(database, address) for database in state.databases],
+        )
+
+
+def _storage_server(state: StorageServerState) -> messages.StorageServerStatus:
+    return messages.StorageServerStatus(
+        address=state.address,
+        connected=state.connected,
+        version=state.version,
+        engine=state.engine,
+    )
+
+
+def _database(state: DatabaseState, storage_server: str) -> messages.DatabaseStatus:
+    return messages.DatabaseStatus(
+        database=state.database,
+        available=state.available,
+        detail=state.detail,
+        storage_server=storage_server,
+        sequence=state.sequence,
+        schema_version=state.schema_version,
+        circuit=messages.CIRCUIT_STATE_CLOSED,
+    )

@@ -1,0 +1,175 @@
+"""`messagehub.v1.StorageService`: statements on the databases of services."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from hub.api.checks import (
+    RequestChecks,
+    given_request_id,
+    refuse_unbuilt,
+    request_id_or_new,
+    required_request_id,
+)
+from hub.core.router import Draft, Router, Settled
+from messagehub.errors import HubError, ResultTooLarge
+from messagehub.serving.interceptor import time_left
+from messagehub.status import to_status
+from messagehub.v1 import storage_service_pb2 as messages
+from messagehub.v1 import storage_service_pb2_grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
+    """Execute, ExecuteBatch, Query and GetOperation; later delivery is not built yet.
+
+    `message_bytes_max` bounds the rows of a whole batch, `query_seconds_max` a query.
+    """
+
+    def __init__(
+        self,
+        *,
+        router: Router,
+        checks: RequestChecks,
+        message_bytes_max: int,
+        query_seconds_max: float,
+    ) -> None:
+        self._router = router
+        self._checks = checks
+        self._message_bytes_max = message_bytes_max
+        self._query_seconds_max = query_seconds_max
+
+    async def Execute(
+        self, request: messages.ExecuteRequest, context: Context
+    ) -> messages.ExecuteResponse:
+        """Runs one statement."""
+        refuse_unbuilt(schema_version=request.schema_version, transaction_id=request.transaction_id)
+        self._checks.statement(request.statement)
+        correlation_id = request.correlation_id
+        database, outcome = await self._router.execute(
+            Draft(request.database, request_id_or_new(request.request_id), request.statement),
+            source_service=request.source_service,
+            correlation_id=correlation_id,
+            seconds=time_left(),
+        )
+        response = messages.ExecuteResponse(
+            correlation_id=correlation_id,
+            database=database,
+            sequence=outcome.sequence,
+            schema_version=outcome.schema_version,
+            replayed=outcome.replayed,
+        )
+        response.result.CopyFrom(outcome.result)
+        return response
+
+    async def ExecuteBatch(
+        self, request: messages.ExecuteBatchRequest, context: Context
+    ) -> messages.ExecuteBatchResponse:
+        """Runs independent operations."""
+        self._checks.batch_size(len(request.operations))
+        settled = await self._router.execute_batch(
+            [self._draft(operation) for operation in request.operations],
+            source_service=request.source_service,
+            correlation_id=request.correlation_id,
+            seconds=time_left(),
+        )
+        response = messages.ExecuteBatchResponse(correlation_id=request.correlation_id)
+        bytes_left = self._message_bytes_max
+        for one in settled:
+            bytes_left -= self._add_result(response, one, bytes_left)
+        return response
+
+    async def Query(
+        self, request: messages.QueryRequest, context: Context
+    ) -> AsyncIterator[messages.QueryResponse]:
+        """Streams the rows of one reading statement."""
+        refuse_unbuilt(schema_version=request.schema_version, transaction_id=request.transaction_id)
+        self._checks.statement(request.statement)
+        self._checks.page_size(request.page_size)
+        database, pages = self._router.query(
+            Draft(request.database, given_request_id(request.request_id), request.statement),
+            source_service=request.source_service,
+            correlation_id=request.correlation_id,
+            page_size=request.page_size,
+            seconds=min(time_left(), self._query_seconds_max),
+        )
+        async for page in pages:
+            response = messages.QueryResponse(
+                correlation_id=request.correlation_id,
+                database=database,
+                sequence=page.sequence,
+                schema_version=page.schema_version,
+            )
+            response.result.CopyFrom(page.result)
+            yield response
+
+    async def GetOperation(
+        self, request: messages.GetOperationRequest, context: Context
+    ) -> messages.GetOperationResponse:
+        """Tells what became of a write."""
+        request_id = required_request_id(request.request_id)
+        database, recorded = await self._router.look_up(
+            request_id,
+            source_service=request.source_service,
+            database=request.database,
+            correlation_id=request.correlation_id,
+            seconds=time_left(),
+        )
+        operation = messages.Operation(
+            request_id=request_id,
+            correlation_id=recorded.correlation_id,
+            source_service=recorded.source_service,
+            database=database,
+            attempts=1,
+            sequence=recorded.sequence,
+        )
+        operation.create_time.FromMicroseconds(recorded.time_us)
+        operation.update_time.FromMicroseconds(recorded.time_us)
+        if recorded.error is None:
+            operation.state = messages.OPERATION_STATE_COMPLETED
+            operation.result.CopyFrom(recorded.result)
+        else:
+            operation.state = messages.OPERATION_STATE_FAILED
+            operation.error.CopyFrom(to_status(recorded.error))
+        return messages.GetOperationResponse(
+            correlation_id=request.correlation_id, operation=operation
+        )
+
+    def _draft(self, operation: messages.BatchOperation) -> Draft | Settled:
+        try:
+            refuse_unbuilt(schema_version=operation.schema_version)
+            self._checks.statement(operation.statement)
+            request_id = request_id_or_new(operation.request_id)
+        except HubError as refusal:
+            return Settled(operation.database, refusal)
+        return Draft(operation.database, request_id, operation.statement)
+
+    def _add_result(
+        self, response: messages.ExecuteBatchResponse, settled: Settled, bytes_left: int
+    ) -> int:
+        """Adds one result and gives the bytes of its rows."""
+        database, outcome = settled
+        if isinstance(outcome, HubError):
+            response.results.add(database=database, error=to_status(outcome))
+            return 0
+        size: int = outcome.result.ByteSize() if outcome.result.rows else 0
+        if size > bytes_left:
+            response.results.add(database=database, error=to_status(self._too_much()))
+            return 0
+        added = response.results.add(
+            database=database,
+            sequence=outcome.sequence,
+            schema_version=outcome.schema_version,
+            replayed=outcome.replayed,
+        )
+        added.result.CopyFrom(outcome.result)
+        return size
+
+    def _too_much(self) -> ResultTooLarge:
+        return ResultTooLarge(
+            f"the operation succeeded, but the rows of the batch are over "
+            f"{self._message_bytes_max} bytes: send it again alone, with the same request_id",
+            metadata={"limit_bytes": str(self._message_bytes_max)},
+        )

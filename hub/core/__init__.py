@@ -1,0 +1,1 @@
+"""The decisions of the hub; payloads pass through unseen, gRPC and protobuf stay outside."""

@@ -1,0 +1,189 @@
+"""The composition root of the hub."""
+
+import asyncio
+import random
+import time
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from hub.adapters.exchange import Exchange
+from hub.adapters.storage_gateway import StorageGateway, open_channel
+from hub.adapters.tail import StorageJournal
+from hub.api.checks import RequestChecks
+from hub.api.event_service import EventService
+from hub.api.hub_service import HubService
+from hub.api.storage_service import StorageService
+from hub.config import HubConfig
+from hub.core.backoff import Backoff
+from hub.core.fanout import Fanout, FanoutLimits
+from hub.core.router import Router
+from hub.core.routes import Routes
+from hub.core.status import HubState, StatusBoard
+from messagehub.serving.health import READY, HealthBoard
+from messagehub.serving.process import bind, enable_reflection, make_server
+from messagehub.v1 import (
+    backup_service_pb2,
+    backup_service_pb2_grpc,
+    event_service_pb2,
+    event_service_pb2_grpc,
+    hub_service_pb2,
+    hub_service_pb2_grpc,
+    schema_service_pb2,
+    schema_service_pb2_grpc,
+    storage_service_pb2,
+    storage_service_pb2_grpc,
+    transaction_service_pb2,
+    transaction_service_pb2_grpc,
+)
+
+HEALTH_SERVICE: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+STORAGE_SERVICE: Final = storage_service_pb2.DESCRIPTOR.services_by_name["StorageService"].full_name
+EVENT_SERVICE: Final = event_service_pb2.DESCRIPTOR.services_by_name["EventService"].full_name
+HUB_SERVICE: Final = hub_service_pb2.DESCRIPTOR.services_by_name["HubService"].full_name
+BUILT_SERVICES: Final = (STORAGE_SERVICE, EVENT_SERVICE, HUB_SERVICE)
+# In the contract, but every RPC answers NOT_IMPLEMENTED, so their health is never SERVING.
+UNBUILT_SERVICES: Final = (
+    transaction_service_pb2.DESCRIPTOR.services_by_name["TransactionService"].full_name,
+    schema_service_pb2.DESCRIPTOR.services_by_name["SchemaService"].full_name,
+    backup_service_pb2.DESCRIPTOR.services_by_name["BackupService"].full_name,
+)
+
+
+class HubServer:
+    """A hub in this process: `start`, then `address`, then `stop`.
+
+    It starts and answers whether or not the storage server is there; until it is, the hub is not
+    ready and operations are `StorageUnavailable`.
+    """
+
+    def __init__(self, config: HubConfig) -> None:
+        self._config = config
+        self.address = config.listen
+
+    async def start(self) -> None:
+        """Binds, begins to serve and to connect. Raises `OSError` if the address is in use."""
+        config = self._config
+        self._server = make_server(
+            message_bytes_max=config.message_bytes_max,
+            default_timeout=config.default_timeout_seconds,
+            concurrent_streams_max=config.concurrent_streams_max,
+        )
+        self.address = bind(self._server, config.listen)
+        routes = Routes(config.services, config.grants)
+        self._status = StatusBoard(
+            address=config.storage,
+            databases=routes.databases,
+            changes_max=config.status_changes_max,
+            watchers_max=config.status_watchers_max,
+        )
+        self._health = HealthBoard()
+        self._status.listen(self._tell_health)
+        channel = open_channel(config)
+        exchange = Exchange(config)
+        self._gateway = StorageGateway(
+            config,
+            channel,
+            exchange=exchange,
+            status=self._status,
+            databases=routes.databases,
+            backoff=Backoff(
+                seconds_min=config.reconnect_seconds_min,
+                seconds_max=config.reconnect_seconds_max,
+                random=random.random,
+            ),
+        )
+        router = Router(
+            routes=routes, operations=exchange, storage=self._gateway, status=self._status
+        )
+        self._events = EventService(  # type: ignore[abstract]  # named subscriptions are not built
+            routes=routes,
+            router=router,
+            fanout=_fanout(config, channel),
+            event_bytes_max=config.event_bytes_max,
+        )
+        self._add_services(routes, router)
+        await self._server.start()
+        self._gateway.start()
+        self._status.start()
+
+    async def stop(self) -> None:
+        """Not ready, then streams end, then calls finish within the drain time, then exit."""
+        self._status.close()
+        self._health.close()
+        await self._events.close()
+        await self._server.stop(self._config.drain_seconds)
+        await self._gateway.stop()
+
+    def _tell_health(self, state: HubState) -> None:
+        for name in (READY, *BUILT_SERVICES):
+            self._health.set(name, serving=state.ready)
+        for name in UNBUILT_SERVICES:
+            self._health.set(name, serving=False)
+        for database in state.databases:
+            self._health.set(f"storage.{database.database}", serving=database.available)
+
+    def _add_services(self, routes: Routes, router: Router) -> None:
+        config, server = self._config, self._server
+        checks = RequestChecks(config)
+        storage_service = StorageService(  # type: ignore[abstract]  # later delivery is not built
+            router=router,
+            checks=checks,
+            message_bytes_max=config.message_bytes_max,
+            query_seconds_max=config.query_seconds_max,
+        )
+        hub_service = HubService(  # type: ignore[abstract]  # circuits are not built
+            routes=routes, status=self._status, router=router, checks=checks, clock=time.time
+        )
+        storage_service_pb2_grpc.add_StorageServiceServicer_to_server(storage_service, server)
+        event_service_pb2_grpc.add_EventServiceServicer_to_server(self._events, server)
+        hub_service_pb2_grpc.add_HubServiceServicer_to_server(hub_service, server)
+        _add_unbuilt(server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        enable_reflection(server, (*BUILT_SERVICES, *UNBUILT_SERVICES, HEALTH_SERVICE))
+
+
+def _fanout(config: HubConfig, channel: grpc.aio.Channel) -> Fanout:
+    journal = StorageJournal(
+        channel,
+        silence_seconds_max=config.tail_silence_seconds_max,
+        retry_seconds=config.reconnect_seconds_max,
+    )
+    limits = FanoutLimits(
+        subscriptions_max=config.subscriptions_max,
+        service_subscriptions_max=config.service_subscriptions_max,
+        message_events_max=config.event_message_events_max,
+        message_bytes_max=config.event_message_bytes_max,
+        subscriber_bytes_max=config.subscriber_window_bytes_max,
+        window_bytes_max=config.event_window_bytes_max,
+        journal_reads_max=config.journal_reads_max,
+        heartbeat_seconds=config.heartbeat_seconds,
+        linger_seconds=config.tail_linger_seconds,
+        reconnect_seconds_min=config.reconnect_seconds_min,
+        reconnect_seconds_max=config.reconnect_seconds_max,
+        retry_seconds=config.queue_retry_seconds,
+    )
+    return Fanout(
+        journal,
+        limits,
+        clock=asyncio.get_running_loop().time,
+        sleep=asyncio.sleep,
+        random=random.random,
+    )
+
+
+def _add_unbuilt(server: grpc.aio.Server) -> None:
+    """Registers what only the contract knows: the generated methods, which answer UNIMPLEMENTED."""
+    transaction_service_pb2_grpc.add_TransactionServiceServicer_to_server(
+        transaction_service_pb2_grpc.TransactionServiceServicer(),  # type: ignore[abstract]
+        server,
+    )
+    schema_service_pb2_grpc.add_SchemaServiceServicer_to_server(
+        schema_service_pb2_grpc.SchemaServiceServicer(),  # type: ignore[abstract]
+        server,
+    )
+    backup_service_pb2_grpc.add_BackupServiceServicer_to_server(
+        backup_service_pb2_grpc.BackupServiceServicer(),  # type: ignore[abstract]
+        server,
+    )
