@@ -90,7 +90,6 @@ class Database:
         self._retry_at = self._loop.time()
         self._used_at = self._loop.time()
         self._uses = 0
-        self._streamed: set[Operation] = set()
         self._queries: set[Operation] = set()
         self._position = Position("", 0, 0, "")
 

@@ -28,7 +28,9 @@ DOMAIN: Final = "messagehub.v1"
 DETAILS_TRAILER: Final = "grpc-status-details-bin"
 MESSAGE_BYTES_MAX: Final = 1024
 VALUE_BYTES_MAX: Final = 256
-FIELDS_MAX: Final = 4
+KEY_BYTES_MAX: Final = 64
+FIELDS_MAX: Final = 3
+METADATA_MAX: Final = 4
 
 # What a status without our details means: it was made by gRPC itself, on the way or at the far end.
 _BARE_CODES: Final = {
@@ -53,8 +55,8 @@ def to_status(error: HubError) -> status_pb2.Status:
         code=code_pb2.Code.Value(error.code), message=_cut(error.message, MESSAGE_BYTES_MAX)
     )
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
-    for key, value in error.metadata.items():
-        info.metadata[key] = _cut(value, VALUE_BYTES_MAX)
+    for key, value in list(error.metadata.items())[:METADATA_MAX]:
+        info.metadata[_cut(key, KEY_BYTES_MAX)] = _cut(value, VALUE_BYTES_MAX)
     status.details.add().Pack(info)
     if error.retry_after is not None:
         retry = error_details_pb2.RetryInfo()

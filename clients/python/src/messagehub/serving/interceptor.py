@@ -176,10 +176,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         _deadline.set(asyncio.get_running_loop().time() + seconds)
 
     async def _decode_all(self, raw: AsyncIterator[bytes], decode: Any) -> AsyncIterator[Any]:
+        first = True
         async for message in raw:
-            yield self._decode(message, decode)
+            yield self._decode(message, decode, names_call=first)
+            first = False
 
-    def _decode(self, raw: bytes, decode: Any) -> Any:
+    def _decode(self, raw: bytes, decode: Any, *, names_call: bool = True) -> Any:
         if len(raw) > self._message_bytes_max:
             raise MessageTooLarge(
                 f"the message has {len(raw)} bytes, the limit is {self._message_bytes_max}: "
@@ -193,7 +195,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 "the message is not a valid protobuf message of this method: check that client "
                 "and server use the same contract"
             ) from failure
-        _name_call(request)
+        if names_call:
+            _name_call(request)
         return request
 
     async def _refuse(self, method: str, context: Context, failure: Exception) -> NoReturn:

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from messagehub.v1 import event_pb2 as messagehub_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!messagehub/v1/event_service.proto\x12\rmessagehub.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19messagehub/v1/event.proto\"\xd2\x01\n\x10SubscribeRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x13\n\x0b\x65vent_types\x18\x02 \x03(\t\x12\x11\n\tdatabases\x18\x03 \x03(\t\x12\x0f\n\x07sources\x18\x04 \x03(\t\x12\x16\n\x0e\x63orrelation_id\x18\x05 \x01(\t\x12\x10\n\x06\x63ursor\x18\x06 \x01(\tH\x00\x12\x12\n\x08\x65\x61rliest\x18\x07 \x01(\x08H\x00\x12\x10\n\x06latest\x18\x08 \x01(\x08H\x00\x12\x14\n\x0csubscription\x18\t \x01(\tB\x07\n\x05start\"I\n\x11SubscribeResponse\x12$\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x14.messagehub.v1.Event\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"\x83\x01\n\x13PublishEventRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12(\n\x05\x65vent\x18\x04 \x01(\x0b\x32\x19.messagehub.v1.EventDraft\"\x8e\x01\n\x14PublishEventResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x16\n\x0eschema_version\x18\x04 \x01(\t\x12\x10\n\x08replayed\x18\x05 \x01(\x08\x12\x10\n\x08\x65vent_id\x18\x06 \x01(\t\"p\n\x18\x41\x63knowledgeEventsRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x14\n\x0csubscription\x18\x03 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\"3\n\x19\x41\x63knowledgeEventsResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\"J\n\x18ListSubscriptionsRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\"g\n\x19ListSubscriptionsResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12\x32\n\rsubscriptions\x18\x02 \x03(\x0b\x32\x1b.messagehub.v1.Subscription\"\xd7\x01\n\x0cSubscription\x12\x14\n\x0csubscription\x18\x01 \x01(\t\x12\x16\n\x0esource_service\x18\x02 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\x12\x12\n\nlag_events\x18\x04 \x01(\x03\x12/\n\x0clag_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x61\x63tive\x18\x06 \x01(\x08\x12\x34\n\x10\x61\x63knowledge_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"a\n\x19\x44\x65leteSubscriptionRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x14\n\x0csubscription\x18\x03 \x01(\t\"4\n\x1a\x44\x65leteSubscriptionResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t2\xf4\x03\n\x0c\x45ventService\x12P\n\tSubscribe\x12\x1f.messagehub.v1.SubscribeRequest\x1a .messagehub.v1.SubscribeResponse0\x01\x12W\n\x0cPublishEvent\x12\".messagehub.v1.PublishEventRequest\x1a#.messagehub.v1.PublishEventResponse\x12\x66\n\x11\x41\x63knowledgeEvents\x12\'.messagehub.v1.AcknowledgeEventsRequest\x1a(.messagehub.v1.AcknowledgeEventsResponse\x12\x66\n\x11ListSubscriptions\x12\'.messagehub.v1.ListSubscriptionsRequest\x1a(.messagehub.v1.ListSubscriptionsResponse\x12i\n\x12\x44\x65leteSubscription\x12(.messagehub.v1.DeleteSubscriptionRequest\x1a).messagehub.v1.DeleteSubscriptionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!messagehub/v1/event_service.proto\x12\rmessagehub.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19messagehub/v1/event.proto\"\xe4\x01\n\x10SubscribeRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x13\n\x0b\x65vent_types\x18\x02 \x03(\t\x12\x11\n\tdatabases\x18\x03 \x03(\t\x12\x0f\n\x07sources\x18\x04 \x03(\t\x12\x16\n\x0e\x63orrelation_id\x18\x05 \x01(\t\x12\x10\n\x06\x63ursor\x18\x06 \x01(\tH\x00\x12\x12\n\x08\x65\x61rliest\x18\x07 \x01(\x08H\x00\x12\x10\n\x06latest\x18\x08 \x01(\x08H\x00\x12\x14\n\x0csubscription\x18\t \x01(\t\x12\x10\n\x08\x63onsumer\x18\n \x01(\tB\x07\n\x05start\"I\n\x11SubscribeResponse\x12$\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x14.messagehub.v1.Event\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"\x83\x01\n\x13PublishEventRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12(\n\x05\x65vent\x18\x04 \x01(\x0b\x32\x19.messagehub.v1.EventDraft\"\x8e\x01\n\x14PublishEventResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x16\n\x0eschema_version\x18\x04 \x01(\t\x12\x10\n\x08replayed\x18\x05 \x01(\x08\x12\x10\n\x08\x65vent_id\x18\x06 \x01(\t\"\x83\x01\n\x18\x41\x63knowledgeEventsRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x14\n\x0csubscription\x18\x03 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12\x11\n\tevent_ids\x18\x05 \x03(\t\"3\n\x19\x41\x63knowledgeEventsResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\"J\n\x18ListSubscriptionsRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\"\x86\x01\n\x19ListSubscriptionsResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12\x32\n\rsubscriptions\x18\x02 \x03(\x0b\x32\x1b.messagehub.v1.Subscription\x12\x1d\n\x15unavailable_databases\x18\x03 \x03(\t\"\xae\x02\n\x0cSubscription\x12\x14\n\x0csubscription\x18\x01 \x01(\t\x12\x16\n\x0esource_service\x18\x02 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\x12\x12\n\nlag_events\x18\x04 \x01(\x03\x12/\n\x0clag_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x61\x63tive\x18\x06 \x01(\x08\x12\x34\n\x10\x61\x63knowledge_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tdatabases\x18\x08 \x03(\t\x12\x10\n\x08\x63onsumer\x18\t \x01(\t\x12\x30\n\x0c\x63ut_off_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"a\n\x19\x44\x65leteSubscriptionRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x14\n\x0csubscription\x18\x03 \x01(\t\"4\n\x1a\x44\x65leteSubscriptionResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t2\xf4\x03\n\x0c\x45ventService\x12P\n\tSubscribe\x12\x1f.messagehub.v1.SubscribeRequest\x1a .messagehub.v1.SubscribeResponse0\x01\x12W\n\x0cPublishEvent\x12\".messagehub.v1.PublishEventRequest\x1a#.messagehub.v1.PublishEventResponse\x12\x66\n\x11\x41\x63knowledgeEvents\x12\'.messagehub.v1.AcknowledgeEventsRequest\x1a(.messagehub.v1.AcknowledgeEventsResponse\x12\x66\n\x11ListSubscriptions\x12\'.messagehub.v1.ListSubscriptionsRequest\x1a(.messagehub.v1.ListSubscriptionsResponse\x12i\n\x12\x44\x65leteSubscription\x12(.messagehub.v1.DeleteSubscriptionRequest\x1a).messagehub.v1.DeleteSubscriptionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,27 +35,27 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'messagehub.v1.event_service
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SUBSCRIBEREQUEST']._serialized_start=145
-  _globals['_SUBSCRIBEREQUEST']._serialized_end=355
-  _globals['_SUBSCRIBERESPONSE']._serialized_start=357
-  _globals['_SUBSCRIBERESPONSE']._serialized_end=430
-  _globals['_PUBLISHEVENTREQUEST']._serialized_start=433
-  _globals['_PUBLISHEVENTREQUEST']._serialized_end=564
-  _globals['_PUBLISHEVENTRESPONSE']._serialized_start=567
-  _globals['_PUBLISHEVENTRESPONSE']._serialized_end=709
-  _globals['_ACKNOWLEDGEEVENTSREQUEST']._serialized_start=711
-  _globals['_ACKNOWLEDGEEVENTSREQUEST']._serialized_end=823
-  _globals['_ACKNOWLEDGEEVENTSRESPONSE']._serialized_start=825
-  _globals['_ACKNOWLEDGEEVENTSRESPONSE']._serialized_end=876
-  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_start=878
-  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_end=952
-  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_start=954
-  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_end=1057
-  _globals['_SUBSCRIPTION']._serialized_start=1060
-  _globals['_SUBSCRIPTION']._serialized_end=1275
-  _globals['_DELETESUBSCRIPTIONREQUEST']._serialized_start=1277
-  _globals['_DELETESUBSCRIPTIONREQUEST']._serialized_end=1374
-  _globals['_DELETESUBSCRIPTIONRESPONSE']._serialized_start=1376
-  _globals['_DELETESUBSCRIPTIONRESPONSE']._serialized_end=1428
-  _globals['_EVENTSERVICE']._serialized_start=1431
-  _globals['_EVENTSERVICE']._serialized_end=1931
+  _globals['_SUBSCRIBEREQUEST']._serialized_end=373
+  _globals['_SUBSCRIBERESPONSE']._serialized_start=375
+  _globals['_SUBSCRIBERESPONSE']._serialized_end=448
+  _globals['_PUBLISHEVENTREQUEST']._serialized_start=451
+  _globals['_PUBLISHEVENTREQUEST']._serialized_end=582
+  _globals['_PUBLISHEVENTRESPONSE']._serialized_start=585
+  _globals['_PUBLISHEVENTRESPONSE']._serialized_end=727
+  _globals['_ACKNOWLEDGEEVENTSREQUEST']._serialized_start=730
+  _globals['_ACKNOWLEDGEEVENTSREQUEST']._serialized_end=861
+  _globals['_ACKNOWLEDGEEVENTSRESPONSE']._serialized_start=863
+  _globals['_ACKNOWLEDGEEVENTSRESPONSE']._serialized_end=914
+  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_start=916
+  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_end=990
+  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_start=993
+  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_end=1127
+  _globals['_SUBSCRIPTION']._serialized_start=1130
+  _globals['_SUBSCRIPTION']._serialized_end=1432
+  _globals['_DELETESUBSCRIPTIONREQUEST']._serialized_start=1434
+  _globals['_DELETESUBSCRIPTIONREQUEST']._serialized_end=1531
+  _globals['_DELETESUBSCRIPTIONRESPONSE']._serialized_start=1533
+  _globals['_DELETESUBSCRIPTIONRESPONSE']._serialized_end=1585
+  _globals['_EVENTSERVICE']._serialized_start=1588
+  _globals['_EVENTSERVICE']._serialized_end=2088
 # @@protoc_insertion_point(module_scope)

@@ -36,6 +36,7 @@ class SubscribeRequest(_message.Message):
     EARLIEST_FIELD_NUMBER: _builtins.int
     LATEST_FIELD_NUMBER: _builtins.int
     SUBSCRIPTION_FIELD_NUMBER: _builtins.int
+    CONSUMER_FIELD_NUMBER: _builtins.int
     source_service: _builtins.str
     """The calling service; it sees only databases that it may read."""
     correlation_id: _builtins.str
@@ -49,7 +50,34 @@ class SubscribeRequest(_message.Message):
     comes at once and carries the cursor.
     """
     subscription: _builtins.str
-    """The named subscription that this stream reads for; empty = none."""
+    """The named subscription that this stream reads for, `[a-z][a-z0-9_.-]{0,62}`;
+    empty = none. Names belong to the source service.
+
+    A name that is new begins at `start` and is on disk before the first message,
+    so that nothing after that is lost, whoever fails. A name that is known goes
+    on right after its acknowledged position in each database; `earliest` and
+    `latest` do not move it, so a program may always pass what it wants at its
+    very first start. A `cursor` begins this stream there, which is how a stream
+    that broke goes on, and acknowledges nothing. Filters are this stream's own:
+    what they hold back is acknowledged with what they let pass.
+
+    The databases are those that the name began with; others may join, and begin
+    at their oldest event. To leave one out is refused.
+
+    A journal keeps what a named subscription has not acknowledged, up to a limit.
+    Past that the name is cut off: from then on it is refused with CURSOR_EXPIRED
+    until a stream begins at a cursor, such as the `oldest_cursor` of the refusal,
+    which accepts the loss.
+
+    One stream at a time reads for a name, over all hubs. Another one is refused
+    with SUBSCRIPTION_IN_USE; `RetryInfo` says when to try again. The name is free
+    as soon as the stream ends, and a few seconds after its hub was killed.
+    """
+    consumer: _builtins.str
+    """Names who reads for the subscription, at most 128 printable characters. A new
+    stream of the same consumer takes over from its old one, which then ends with
+    SUBSCRIPTION_IN_USE; empty = a consumer of its own.
+    """
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only types that match one of these patterns; `*` stands for any run of
@@ -78,10 +106,11 @@ class SubscribeRequest(_message.Message):
         earliest: _builtins.bool = ...,
         latest: _builtins.bool = ...,
         subscription: _builtins.str = ...,
+        consumer: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "earliest", b"earliest", "latest", b"latest", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "cursor", b"cursor", "databases", b"databases", "earliest", b"earliest", "event_types", b"event_types", "latest", b"latest", "source_service", b"source_service", "sources", b"sources", "start", b"start", "subscription", b"subscription"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer", "correlation_id", b"correlation_id", "cursor", b"cursor", "databases", b"databases", "earliest", b"earliest", "event_types", b"event_types", "latest", b"latest", "source_service", b"source_service", "sources", b"sources", "start", b"start", "subscription", b"subscription"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_start: _TypeAlias = _typing.Literal["cursor", "earliest", "latest"]  # noqa: Y015
     _WhichOneofArgType_start: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
@@ -205,6 +234,7 @@ class AcknowledgeEventsRequest(_message.Message):
     CORRELATION_ID_FIELD_NUMBER: _builtins.int
     SUBSCRIPTION_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
+    EVENT_IDS_FIELD_NUMBER: _builtins.int
     source_service: _builtins.str
     """The calling service."""
     correlation_id: _builtins.str
@@ -213,6 +243,12 @@ class AcknowledgeEventsRequest(_message.Message):
     """The named subscription."""
     cursor: _builtins.str
     """Everything up to this cursor is handled."""
+    @_builtins.property
+    def event_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Everything up to these events, each in its own database, is handled as well,
+        by `Event.id`: for those who acknowledge inside of a message.
+        """
+
     def __init__(
         self,
         *,
@@ -220,10 +256,11 @@ class AcknowledgeEventsRequest(_message.Message):
         correlation_id: _builtins.str = ...,
         subscription: _builtins.str = ...,
         cursor: _builtins.str = ...,
+        event_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "cursor", b"cursor", "source_service", b"source_service", "subscription", b"subscription"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "cursor", b"cursor", "event_ids", b"event_ids", "source_service", b"source_service", "subscription", b"subscription"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -285,21 +322,27 @@ class ListSubscriptionsResponse(_message.Message):
 
     CORRELATION_ID_FIELD_NUMBER: _builtins.int
     SUBSCRIPTIONS_FIELD_NUMBER: _builtins.int
+    UNAVAILABLE_DATABASES_FIELD_NUMBER: _builtins.int
     correlation_id: _builtins.str
     """As sent, or generated."""
     @_builtins.property
     def subscriptions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Subscription]:
-        """The subscriptions."""
+        """The subscriptions, by name."""
+
+    @_builtins.property
+    def unavailable_databases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Databases that could not be asked; what the subscriptions have there is missing."""
 
     def __init__(
         self,
         *,
         correlation_id: _builtins.str = ...,
         subscriptions: _abc.Iterable[Global___Subscription] | None = ...,
+        unavailable_databases: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "subscriptions", b"subscriptions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "subscriptions", b"subscriptions", "unavailable_databases", b"unavailable_databases"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -318,23 +361,38 @@ class Subscription(_message.Message):
     LAG_DURATION_FIELD_NUMBER: _builtins.int
     ACTIVE_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGE_TIME_FIELD_NUMBER: _builtins.int
+    DATABASES_FIELD_NUMBER: _builtins.int
+    CONSUMER_FIELD_NUMBER: _builtins.int
+    CUT_OFF_TIME_FIELD_NUMBER: _builtins.int
     subscription: _builtins.str
     """Its name."""
     source_service: _builtins.str
     """The service that owns it."""
     cursor: _builtins.str
-    """The acknowledged cursor."""
+    """The acknowledged cursor; where the subscription was cut off, the oldest that
+    it can go on from.
+    """
     lag_events: _builtins.int
-    """Events behind the newest."""
+    """Events that are not acknowledged, whether or not a filter wants them."""
     active: _builtins.bool
-    """True while a stream reads for it."""
+    """True while a stream reads for it, and until the lease of a killed hub is over."""
+    consumer: _builtins.str
+    """Who reads for it, as said in `SubscribeRequest`."""
     @_builtins.property
     def lag_duration(self) -> _duration_pb2.Duration:
-        """Time behind the newest."""
+        """How long the oldest of them has been waiting, by the clock; 0 = there is none."""
 
     @_builtins.property
     def acknowledge_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was acknowledged last."""
+        """When it was acknowledged last; unset = never."""
+
+    @_builtins.property
+    def databases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The databases that it reads."""
+
+    @_builtins.property
+    def cut_off_time(self) -> _timestamp_pb2.Timestamp:
+        """When a journal stopped to wait for it; unset = it was not cut off."""
 
     def __init__(
         self,
@@ -346,10 +404,13 @@ class Subscription(_message.Message):
         lag_duration: _duration_pb2.Duration | None = ...,
         active: _builtins.bool = ...,
         acknowledge_time: _timestamp_pb2.Timestamp | None = ...,
+        databases: _abc.Iterable[_builtins.str] | None = ...,
+        consumer: _builtins.str = ...,
+        cut_off_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge_time", b"acknowledge_time", "lag_duration", b"lag_duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge_time", b"acknowledge_time", "cut_off_time", b"cut_off_time", "lag_duration", b"lag_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge_time", b"acknowledge_time", "active", b"active", "cursor", b"cursor", "lag_duration", b"lag_duration", "lag_events", b"lag_events", "source_service", b"source_service", "subscription", b"subscription"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge_time", b"acknowledge_time", "active", b"active", "consumer", b"consumer", "cursor", b"cursor", "cut_off_time", b"cut_off_time", "databases", b"databases", "lag_duration", b"lag_duration", "lag_events", b"lag_events", "source_service", b"source_service", "subscription", b"subscription"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -86,21 +86,26 @@ class EventServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def AcknowledgeEvents(self, request, context):
-        """Remembers that a named subscription has handled everything up to a cursor.
+        """Remembers that a named subscription has handled everything up to a cursor. It
+        is on disk when this answers. What is not ahead of what was acknowledged
+        before changes nothing, so the same call may be sent again. Refused with
+        CURSOR_EPOCH_CHANGED for a cursor that is ahead of the journal or from before
+        a restore, and with CURSOR_EXPIRED for a subscription that was cut off.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSubscriptions(self, request, context):
-        """Lists named subscriptions with their lag.
+        """Lists the named subscriptions of a service with their lag.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSubscription(self, request, context):
-        """Forgets a named subscription.
+        """Forgets a named subscription. Refused with SUBSCRIPTION_IN_USE while a stream
+        reads for it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

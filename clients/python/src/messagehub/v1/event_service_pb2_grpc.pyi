@@ -43,11 +43,18 @@ class EventServiceStub:
     PublishEvent: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.PublishEventRequest, _event_service_pb2.PublishEventResponse]
     """Publishes an event of a service, durably, into the journal of a database."""
     AcknowledgeEvents: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.AcknowledgeEventsRequest, _event_service_pb2.AcknowledgeEventsResponse]
-    """Remembers that a named subscription has handled everything up to a cursor."""
+    """Remembers that a named subscription has handled everything up to a cursor. It
+    is on disk when this answers. What is not ahead of what was acknowledged
+    before changes nothing, so the same call may be sent again. Refused with
+    CURSOR_EPOCH_CHANGED for a cursor that is ahead of the journal or from before
+    a restore, and with CURSOR_EXPIRED for a subscription that was cut off.
+    """
     ListSubscriptions: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.ListSubscriptionsRequest, _event_service_pb2.ListSubscriptionsResponse]
-    """Lists named subscriptions with their lag."""
+    """Lists the named subscriptions of a service with their lag."""
     DeleteSubscription: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.DeleteSubscriptionRequest, _event_service_pb2.DeleteSubscriptionResponse]
-    """Forgets a named subscription."""
+    """Forgets a named subscription. Refused with SUBSCRIPTION_IN_USE while a stream
+    reads for it.
+    """
 
 @_typing.type_check_only
 class EventServiceAsyncStub(EventServiceStub):
@@ -64,11 +71,18 @@ class EventServiceAsyncStub(EventServiceStub):
     PublishEvent: _aio.UnaryUnaryMultiCallable[_event_service_pb2.PublishEventRequest, _event_service_pb2.PublishEventResponse]  # type: ignore[assignment]
     """Publishes an event of a service, durably, into the journal of a database."""
     AcknowledgeEvents: _aio.UnaryUnaryMultiCallable[_event_service_pb2.AcknowledgeEventsRequest, _event_service_pb2.AcknowledgeEventsResponse]  # type: ignore[assignment]
-    """Remembers that a named subscription has handled everything up to a cursor."""
+    """Remembers that a named subscription has handled everything up to a cursor. It
+    is on disk when this answers. What is not ahead of what was acknowledged
+    before changes nothing, so the same call may be sent again. Refused with
+    CURSOR_EPOCH_CHANGED for a cursor that is ahead of the journal or from before
+    a restore, and with CURSOR_EXPIRED for a subscription that was cut off.
+    """
     ListSubscriptions: _aio.UnaryUnaryMultiCallable[_event_service_pb2.ListSubscriptionsRequest, _event_service_pb2.ListSubscriptionsResponse]  # type: ignore[assignment]
-    """Lists named subscriptions with their lag."""
+    """Lists the named subscriptions of a service with their lag."""
     DeleteSubscription: _aio.UnaryUnaryMultiCallable[_event_service_pb2.DeleteSubscriptionRequest, _event_service_pb2.DeleteSubscriptionResponse]  # type: ignore[assignment]
-    """Forgets a named subscription."""
+    """Forgets a named subscription. Refused with SUBSCRIPTION_IN_USE while a stream
+    reads for it.
+    """
 
 class EventServiceServicer(metaclass=_abc_1.ABCMeta):
     """Streams what was committed. Within one database the events come in the order
@@ -100,7 +114,12 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _event_service_pb2.AcknowledgeEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_event_service_pb2.AcknowledgeEventsResponse, _abc.Awaitable[_event_service_pb2.AcknowledgeEventsResponse]]:
-        """Remembers that a named subscription has handled everything up to a cursor."""
+        """Remembers that a named subscription has handled everything up to a cursor. It
+        is on disk when this answers. What is not ahead of what was acknowledged
+        before changes nothing, so the same call may be sent again. Refused with
+        CURSOR_EPOCH_CHANGED for a cursor that is ahead of the journal or from before
+        a restore, and with CURSOR_EXPIRED for a subscription that was cut off.
+        """
 
     @_abc_1.abstractmethod
     def ListSubscriptions(
@@ -108,7 +127,7 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _event_service_pb2.ListSubscriptionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_event_service_pb2.ListSubscriptionsResponse, _abc.Awaitable[_event_service_pb2.ListSubscriptionsResponse]]:
-        """Lists named subscriptions with their lag."""
+        """Lists the named subscriptions of a service with their lag."""
 
     @_abc_1.abstractmethod
     def DeleteSubscription(
@@ -116,6 +135,8 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _event_service_pb2.DeleteSubscriptionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_event_service_pb2.DeleteSubscriptionResponse, _abc.Awaitable[_event_service_pb2.DeleteSubscriptionResponse]]:
-        """Forgets a named subscription."""
+        """Forgets a named subscription. Refused with SUBSCRIPTION_IN_USE while a stream
+        reads for it.
+        """
 
 def add_EventServiceServicer_to_server(servicer: EventServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -628,3 +628,428 @@ class AdoptDatabaseResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AdoptDatabaseResponse: _TypeAlias = AdoptDatabaseResponse  # noqa: Y015
+
+@_typing.final
+class SubscriptionState(_message.Message):
+    """A named subscription as one database keeps it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBSCRIPTION_FIELD_NUMBER: _builtins.int
+    DATABASES_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    OLDEST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    NEWEST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    LAG_US_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_US_FIELD_NUMBER: _builtins.int
+    CUT_OFF_US_FIELD_NUMBER: _builtins.int
+    CONSUMER_FIELD_NUMBER: _builtins.int
+    LEASE_MS_FIELD_NUMBER: _builtins.int
+    subscription: _builtins.str
+    """Its name."""
+    epoch: _builtins.str
+    """The epoch of this database's journal."""
+    sequence: _builtins.int
+    """The acknowledged position."""
+    oldest_sequence: _builtins.int
+    """The oldest position that can be gone on from."""
+    newest_sequence: _builtins.int
+    """The newest position."""
+    lag_us: _builtins.int
+    """How long the oldest event that is kept and not acknowledged has been waiting,
+    in microseconds; 0 = there is none.
+    """
+    acknowledged_us: _builtins.int
+    """When it was acknowledged last, microseconds since 1970 UTC; 0 = never."""
+    cut_off_us: _builtins.int
+    """When it was cut off, microseconds since 1970 UTC; 0 = it was not."""
+    consumer: _builtins.str
+    """Who holds the lease; empty = nobody, or in another database."""
+    lease_ms: _builtins.int
+    """The time that is left of the lease; 0 = nobody holds it here."""
+    @_builtins.property
+    def databases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All databases that it reads, as far as this one knows."""
+
+    def __init__(
+        self,
+        *,
+        subscription: _builtins.str = ...,
+        databases: _abc.Iterable[_builtins.str] | None = ...,
+        epoch: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+        oldest_sequence: _builtins.int = ...,
+        newest_sequence: _builtins.int = ...,
+        lag_us: _builtins.int = ...,
+        acknowledged_us: _builtins.int = ...,
+        cut_off_us: _builtins.int = ...,
+        consumer: _builtins.str = ...,
+        lease_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_us", b"acknowledged_us", "consumer", b"consumer", "cut_off_us", b"cut_off_us", "databases", b"databases", "epoch", b"epoch", "lag_us", b"lag_us", "lease_ms", b"lease_ms", "newest_sequence", b"newest_sequence", "oldest_sequence", b"oldest_sequence", "sequence", b"sequence", "subscription", b"subscription"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubscriptionState: _TypeAlias = SubscriptionState  # noqa: Y015
+
+@_typing.final
+class OpenSubscriptionRequest(_message.Message):
+    """Opens a named subscription. Refused with SUBSCRIPTION_IN_USE while another
+    holder and another consumer has the lease, and with CURSOR_EXPIRED where it was
+    cut off, unless it is to begin at a position.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATABASE_FIELD_NUMBER: _builtins.int
+    SOURCE_SERVICE_FIELD_NUMBER: _builtins.int
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_FIELD_NUMBER: _builtins.int
+    DATABASES_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    EARLIEST_FIELD_NUMBER: _builtins.int
+    LATEST_FIELD_NUMBER: _builtins.int
+    HOLDER_FIELD_NUMBER: _builtins.int
+    CONSUMER_FIELD_NUMBER: _builtins.int
+    LEASE_MS_FIELD_NUMBER: _builtins.int
+    database: _builtins.str
+    """The database."""
+    source_service: _builtins.str
+    """The calling service."""
+    correlation_id: _builtins.str
+    """For the log."""
+    subscription: _builtins.str
+    """Its name."""
+    earliest: _builtins.bool
+    """At the oldest event that is kept."""
+    latest: _builtins.bool
+    """At the end."""
+    holder: _builtins.str
+    """Names the stream; it prolongs the lease and gives it up."""
+    consumer: _builtins.str
+    """Names the consumer, which may take the lease over from itself; empty = nobody."""
+    lease_ms: _builtins.int
+    """The lease to take here; 0 = none."""
+    @_builtins.property
+    def databases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All databases that it reads."""
+
+    @_builtins.property
+    def position(self) -> Global___SubscriptionPosition:
+        """At a position, also if it was cut off."""
+
+    def __init__(
+        self,
+        *,
+        database: _builtins.str = ...,
+        source_service: _builtins.str = ...,
+        correlation_id: _builtins.str = ...,
+        subscription: _builtins.str = ...,
+        databases: _abc.Iterable[_builtins.str] | None = ...,
+        position: Global___SubscriptionPosition | None = ...,
+        earliest: _builtins.bool = ...,
+        latest: _builtins.bool = ...,
+        holder: _builtins.str = ...,
+        consumer: _builtins.str = ...,
+        lease_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "earliest", b"earliest", "latest", b"latest", "position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "consumer", b"consumer", "correlation_id", b"correlation_id", "database", b"database", "databases", b"databases", "earliest", b"earliest", "holder", b"holder", "latest", b"latest", "lease_ms", b"lease_ms", "position", b"position", "source_service", b"source_service", "subscription", b"subscription"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_begin: _TypeAlias = _typing.Literal["position", "earliest", "latest"]  # noqa: Y015
+    _WhichOneofArgType_begin: _TypeAlias = _typing.Literal["begin", b"begin"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_begin) -> _WhichOneofReturnType_begin | None: ...
+
+Global___OpenSubscriptionRequest: _TypeAlias = OpenSubscriptionRequest  # noqa: Y015
+
+@_typing.final
+class SubscriptionPosition(_message.Message):
+    """A place in a journal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.str
+    """The epoch of the journal."""
+    sequence: _builtins.int
+    """Everything up to here is handled."""
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubscriptionPosition: _TypeAlias = SubscriptionPosition  # noqa: Y015
+
+@_typing.final
+class OpenSubscriptionResponse(_message.Message):
+    """The subscription is on disk."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    DATABASES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def position(self) -> Global___SubscriptionPosition:
+        """The acknowledged position."""
+
+    @_builtins.property
+    def databases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All databases that it reads, as far as this one knows."""
+
+    def __init__(
+        self,
+        *,
+        position: Global___SubscriptionPosition | None = ...,
+        databases: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["databases", b"databases", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenSubscriptionResponse: _TypeAlias = OpenSubscriptionResponse  # noqa: Y015
+
+@_typing.final
+class HoldSubscriptionRequest(_message.Message):
+    """Prolongs a lease. Refused with SUBSCRIPTION_IN_USE if another holder has it and
+    with SUBSCRIPTION_NOT_FOUND if the subscription is gone.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATABASE_FIELD_NUMBER: _builtins.int
+    SOURCE_SERVICE_FIELD_NUMBER: _builtins.int
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_FIELD_NUMBER: _builtins.int
+    HOLDER_FIELD_NUMBER: _builtins.int
+    LEASE_MS_FIELD_NUMBER: _builtins.int
+    database: _builtins.str
+    """The database."""
+    source_service: _builtins.str
+    """The calling service."""
+    correlation_id: _builtins.str
+    """For the log."""
+    subscription: _builtins.str
+    """Its name."""
+    holder: _builtins.str
+    """The stream that took the lease."""
+    lease_ms: _builtins.int
+    """The lease from now on; 0 = give it up."""
+    def __init__(
+        self,
+        *,
+        database: _builtins.str = ...,
+        source_service: _builtins.str = ...,
+        correlation_id: _builtins.str = ...,
+        subscription: _builtins.str = ...,
+        holder: _builtins.str = ...,
+        lease_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "database", b"database", "holder", b"holder", "lease_ms", b"lease_ms", "source_service", b"source_service", "subscription", b"subscription"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldSubscriptionRequest: _TypeAlias = HoldSubscriptionRequest  # noqa: Y015
+
+@_typing.final
+class HoldSubscriptionResponse(_message.Message):
+    """The lease is prolonged, or free."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldSubscriptionResponse: _TypeAlias = HoldSubscriptionResponse  # noqa: Y015
+
+@_typing.final
+class AcknowledgeSubscriptionRequest(_message.Message):
+    """Acknowledges what one database's journal holds up to a position. Refused with
+    CURSOR_EPOCH_CHANGED for a position that is not of this journal, with
+    CURSOR_EXPIRED where it was cut off, and with SUBSCRIPTION_NOT_FOUND.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATABASE_FIELD_NUMBER: _builtins.int
+    SOURCE_SERVICE_FIELD_NUMBER: _builtins.int
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    database: _builtins.str
+    """The database."""
+    source_service: _builtins.str
+    """The calling service."""
+    correlation_id: _builtins.str
+    """For the log."""
+    subscription: _builtins.str
+    """Its name."""
+    @_builtins.property
+    def position(self) -> Global___SubscriptionPosition:
+        """Everything up to here is handled."""
+
+    def __init__(
+        self,
+        *,
+        database: _builtins.str = ...,
+        source_service: _builtins.str = ...,
+        correlation_id: _builtins.str = ...,
+        subscription: _builtins.str = ...,
+        position: Global___SubscriptionPosition | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "database", b"database", "position", b"position", "source_service", b"source_service", "subscription", b"subscription"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcknowledgeSubscriptionRequest: _TypeAlias = AcknowledgeSubscriptionRequest  # noqa: Y015
+
+@_typing.final
+class AcknowledgeSubscriptionResponse(_message.Message):
+    """The position is on disk."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcknowledgeSubscriptionResponse: _TypeAlias = AcknowledgeSubscriptionResponse  # noqa: Y015
+
+@_typing.final
+class ListSubscriptionsRequest(_message.Message):
+    """Asks for named subscriptions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATABASE_FIELD_NUMBER: _builtins.int
+    SOURCE_SERVICE_FIELD_NUMBER: _builtins.int
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_FIELD_NUMBER: _builtins.int
+    database: _builtins.str
+    """The database."""
+    source_service: _builtins.str
+    """The calling service."""
+    correlation_id: _builtins.str
+    """For the log."""
+    subscription: _builtins.str
+    """Only this one; empty = all."""
+    def __init__(
+        self,
+        *,
+        database: _builtins.str = ...,
+        source_service: _builtins.str = ...,
+        correlation_id: _builtins.str = ...,
+        subscription: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "database", b"database", "source_service", b"source_service", "subscription", b"subscription"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSubscriptionsRequest: _TypeAlias = ListSubscriptionsRequest  # noqa: Y015
+
+@_typing.final
+class ListSubscriptionsResponse(_message.Message):
+    """The named subscriptions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def states(self) -> _containers.RepeatedCompositeFieldContainer[Global___SubscriptionState]:
+        """By name."""
+
+    def __init__(
+        self,
+        *,
+        states: _abc.Iterable[Global___SubscriptionState] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSubscriptionsResponse: _TypeAlias = ListSubscriptionsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteSubscriptionRequest(_message.Message):
+    """Forgets a named subscription. Refused with SUBSCRIPTION_IN_USE while somebody
+    has the lease, and with SUBSCRIPTION_NOT_FOUND if it is not there.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATABASE_FIELD_NUMBER: _builtins.int
+    SOURCE_SERVICE_FIELD_NUMBER: _builtins.int
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_FIELD_NUMBER: _builtins.int
+    database: _builtins.str
+    """The database."""
+    source_service: _builtins.str
+    """The calling service."""
+    correlation_id: _builtins.str
+    """For the log."""
+    subscription: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        database: _builtins.str = ...,
+        source_service: _builtins.str = ...,
+        correlation_id: _builtins.str = ...,
+        subscription: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "database", b"database", "source_service", b"source_service", "subscription", b"subscription"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteSubscriptionRequest: _TypeAlias = DeleteSubscriptionRequest  # noqa: Y015
+
+@_typing.final
+class DeleteSubscriptionResponse(_message.Message):
+    """The subscription is gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteSubscriptionResponse: _TypeAlias = DeleteSubscriptionResponse  # noqa: Y015

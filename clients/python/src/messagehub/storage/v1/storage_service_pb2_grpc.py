@@ -65,6 +65,31 @@ class StorageServiceStub(object):
                 request_serializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.AdoptDatabaseRequest.SerializeToString,
                 response_deserializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.AdoptDatabaseResponse.FromString,
                 _registered_method=True)
+        self.OpenSubscription = channel.unary_unary(
+                '/messagehub.storage.v1.StorageService/OpenSubscription',
+                request_serializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.OpenSubscriptionRequest.SerializeToString,
+                response_deserializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.OpenSubscriptionResponse.FromString,
+                _registered_method=True)
+        self.HoldSubscription = channel.unary_unary(
+                '/messagehub.storage.v1.StorageService/HoldSubscription',
+                request_serializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.HoldSubscriptionRequest.SerializeToString,
+                response_deserializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.HoldSubscriptionResponse.FromString,
+                _registered_method=True)
+        self.AcknowledgeSubscription = channel.unary_unary(
+                '/messagehub.storage.v1.StorageService/AcknowledgeSubscription',
+                request_serializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.AcknowledgeSubscriptionRequest.SerializeToString,
+                response_deserializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.AcknowledgeSubscriptionResponse.FromString,
+                _registered_method=True)
+        self.ListSubscriptions = channel.unary_unary(
+                '/messagehub.storage.v1.StorageService/ListSubscriptions',
+                request_serializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.ListSubscriptionsRequest.SerializeToString,
+                response_deserializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.ListSubscriptionsResponse.FromString,
+                _registered_method=True)
+        self.DeleteSubscription = channel.unary_unary(
+                '/messagehub.storage.v1.StorageService/DeleteSubscription',
+                request_serializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.DeleteSubscriptionRequest.SerializeToString,
+                response_deserializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.DeleteSubscriptionResponse.FromString,
+                _registered_method=True)
 
 
 class StorageServiceServicer(object):
@@ -116,6 +141,42 @@ class StorageServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def OpenSubscription(self, request, context):
+        """Makes a named subscription in one database where it is new there, and tells
+        where it stands.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HoldSubscription(self, request, context):
+        """Prolongs the lease on a named subscription, or gives it up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcknowledgeSubscription(self, request, context):
+        """Moves the acknowledged position of a named subscription in one database on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSubscriptions(self, request, context):
+        """Tells how the named subscriptions of a service stand in one database.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSubscription(self, request, context):
+        """Forgets a named subscription in one database.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StorageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -148,6 +209,31 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     servicer.AdoptDatabase,
                     request_deserializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.AdoptDatabaseRequest.FromString,
                     response_serializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.AdoptDatabaseResponse.SerializeToString,
+            ),
+            'OpenSubscription': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenSubscription,
+                    request_deserializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.OpenSubscriptionRequest.FromString,
+                    response_serializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.OpenSubscriptionResponse.SerializeToString,
+            ),
+            'HoldSubscription': grpc.unary_unary_rpc_method_handler(
+                    servicer.HoldSubscription,
+                    request_deserializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.HoldSubscriptionRequest.FromString,
+                    response_serializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.HoldSubscriptionResponse.SerializeToString,
+            ),
+            'AcknowledgeSubscription': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcknowledgeSubscription,
+                    request_deserializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.AcknowledgeSubscriptionRequest.FromString,
+                    response_serializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.AcknowledgeSubscriptionResponse.SerializeToString,
+            ),
+            'ListSubscriptions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSubscriptions,
+                    request_deserializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.ListSubscriptionsRequest.FromString,
+                    response_serializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.ListSubscriptionsResponse.SerializeToString,
+            ),
+            'DeleteSubscription': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSubscription,
+                    request_deserializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.DeleteSubscriptionRequest.FromString,
+                    response_serializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.DeleteSubscriptionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -313,6 +399,141 @@ class StorageService(object):
             '/messagehub.storage.v1.StorageService/AdoptDatabase',
             messagehub_dot_storage_dot_v1_dot_storage__service__pb2.AdoptDatabaseRequest.SerializeToString,
             messagehub_dot_storage_dot_v1_dot_storage__service__pb2.AdoptDatabaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenSubscription(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/messagehub.storage.v1.StorageService/OpenSubscription',
+            messagehub_dot_storage_dot_v1_dot_storage__service__pb2.OpenSubscriptionRequest.SerializeToString,
+            messagehub_dot_storage_dot_v1_dot_storage__service__pb2.OpenSubscriptionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HoldSubscription(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/messagehub.storage.v1.StorageService/HoldSubscription',
+            messagehub_dot_storage_dot_v1_dot_storage__service__pb2.HoldSubscriptionRequest.SerializeToString,
+            messagehub_dot_storage_dot_v1_dot_storage__service__pb2.HoldSubscriptionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcknowledgeSubscription(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/messagehub.storage.v1.StorageService/AcknowledgeSubscription',
+            messagehub_dot_storage_dot_v1_dot_storage__service__pb2.AcknowledgeSubscriptionRequest.SerializeToString,
+            messagehub_dot_storage_dot_v1_dot_storage__service__pb2.AcknowledgeSubscriptionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSubscriptions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/messagehub.storage.v1.StorageService/ListSubscriptions',
+            messagehub_dot_storage_dot_v1_dot_storage__service__pb2.ListSubscriptionsRequest.SerializeToString,
+            messagehub_dot_storage_dot_v1_dot_storage__service__pb2.ListSubscriptionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSubscription(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/messagehub.storage.v1.StorageService/DeleteSubscription',
+            messagehub_dot_storage_dot_v1_dot_storage__service__pb2.DeleteSubscriptionRequest.SerializeToString,
+            messagehub_dot_storage_dot_v1_dot_storage__service__pb2.DeleteSubscriptionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,18 @@ class StorageServiceStub:
     """Opens databases and streams how they stand: all of them first, then changes."""
     AdoptDatabase: _grpc.StreamUnaryMultiCallable[_storage_service_pb2.AdoptDatabaseRequest, _storage_service_pb2.AdoptDatabaseResponse]
     """Fills an empty database with a copy of a SQLite file."""
+    OpenSubscription: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.OpenSubscriptionRequest, _storage_service_pb2.OpenSubscriptionResponse]
+    """Makes a named subscription in one database where it is new there, and tells
+    where it stands.
+    """
+    HoldSubscription: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.HoldSubscriptionRequest, _storage_service_pb2.HoldSubscriptionResponse]
+    """Prolongs the lease on a named subscription, or gives it up."""
+    AcknowledgeSubscription: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.AcknowledgeSubscriptionRequest, _storage_service_pb2.AcknowledgeSubscriptionResponse]
+    """Moves the acknowledged position of a named subscription in one database on."""
+    ListSubscriptions: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.ListSubscriptionsRequest, _storage_service_pb2.ListSubscriptionsResponse]
+    """Tells how the named subscriptions of a service stand in one database."""
+    DeleteSubscription: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.DeleteSubscriptionRequest, _storage_service_pb2.DeleteSubscriptionResponse]
+    """Forgets a named subscription in one database."""
 
 @_typing.type_check_only
 class StorageServiceAsyncStub(StorageServiceStub):
@@ -73,6 +85,18 @@ class StorageServiceAsyncStub(StorageServiceStub):
     """Opens databases and streams how they stand: all of them first, then changes."""
     AdoptDatabase: _aio.StreamUnaryMultiCallable[_storage_service_pb2.AdoptDatabaseRequest, _storage_service_pb2.AdoptDatabaseResponse]  # type: ignore[assignment]
     """Fills an empty database with a copy of a SQLite file."""
+    OpenSubscription: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.OpenSubscriptionRequest, _storage_service_pb2.OpenSubscriptionResponse]  # type: ignore[assignment]
+    """Makes a named subscription in one database where it is new there, and tells
+    where it stands.
+    """
+    HoldSubscription: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.HoldSubscriptionRequest, _storage_service_pb2.HoldSubscriptionResponse]  # type: ignore[assignment]
+    """Prolongs the lease on a named subscription, or gives it up."""
+    AcknowledgeSubscription: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.AcknowledgeSubscriptionRequest, _storage_service_pb2.AcknowledgeSubscriptionResponse]  # type: ignore[assignment]
+    """Moves the acknowledged position of a named subscription in one database on."""
+    ListSubscriptions: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.ListSubscriptionsRequest, _storage_service_pb2.ListSubscriptionsResponse]  # type: ignore[assignment]
+    """Tells how the named subscriptions of a service stand in one database."""
+    DeleteSubscription: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.DeleteSubscriptionRequest, _storage_service_pb2.DeleteSubscriptionResponse]  # type: ignore[assignment]
+    """Forgets a named subscription in one database."""
 
 class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
     """Executes on databases. It trusts its caller: routes and grants are the hub's."""
@@ -128,5 +152,47 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_storage_service_pb2.AdoptDatabaseResponse, _abc.Awaitable[_storage_service_pb2.AdoptDatabaseResponse]]:
         """Fills an empty database with a copy of a SQLite file."""
+
+    @_abc_1.abstractmethod
+    def OpenSubscription(
+        self,
+        request: _storage_service_pb2.OpenSubscriptionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_service_pb2.OpenSubscriptionResponse, _abc.Awaitable[_storage_service_pb2.OpenSubscriptionResponse]]:
+        """Makes a named subscription in one database where it is new there, and tells
+        where it stands.
+        """
+
+    @_abc_1.abstractmethod
+    def HoldSubscription(
+        self,
+        request: _storage_service_pb2.HoldSubscriptionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_service_pb2.HoldSubscriptionResponse, _abc.Awaitable[_storage_service_pb2.HoldSubscriptionResponse]]:
+        """Prolongs the lease on a named subscription, or gives it up."""
+
+    @_abc_1.abstractmethod
+    def AcknowledgeSubscription(
+        self,
+        request: _storage_service_pb2.AcknowledgeSubscriptionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_service_pb2.AcknowledgeSubscriptionResponse, _abc.Awaitable[_storage_service_pb2.AcknowledgeSubscriptionResponse]]:
+        """Moves the acknowledged position of a named subscription in one database on."""
+
+    @_abc_1.abstractmethod
+    def ListSubscriptions(
+        self,
+        request: _storage_service_pb2.ListSubscriptionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_service_pb2.ListSubscriptionsResponse, _abc.Awaitable[_storage_service_pb2.ListSubscriptionsResponse]]:
+        """Tells how the named subscriptions of a service stand in one database."""
+
+    @_abc_1.abstractmethod
+    def DeleteSubscription(
+        self,
+        request: _storage_service_pb2.DeleteSubscriptionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_service_pb2.DeleteSubscriptionResponse, _abc.Awaitable[_storage_service_pb2.DeleteSubscriptionResponse]]:
+        """Forgets a named subscription in one database."""
 
 def add_StorageServiceServicer_to_server(servicer: StorageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
