@@ -16,7 +16,12 @@ from messagehub.serving.process import serve
 @click.command()
 @click.option("--data-dir", metavar="DIR", help="Where operations for later delivery are kept.")
 @click.option("--listen", metavar="HOST:PORT", help="Where services reach the hub.")
-@click.option("--storage", metavar="HOST:PORT", help="Where the hub reaches the storage server.")
+@click.option(
+    "--storage",
+    metavar="HOST:PORT",
+    multiple=True,
+    help="Where the hub reaches the storage server; given again, a standby of it.",
+)
 @click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -26,7 +31,7 @@ from messagehub.serving.process import serve
 def hub(
     data_dir: str | None,
     listen: str | None,
-    storage: str | None,
+    storage: tuple[str, ...],
     config: Path | None,
     log_level: str | None,
 ) -> None:
@@ -34,7 +39,12 @@ def hub(
 
     Flags win over MESSAGEHUB_HUB_* in the environment, which win over [hub] in the file.
     """
-    flags = {"data_dir": data_dir, "listen": listen, "storage": storage, "log_level": log_level}
+    flags = {
+        "data_dir": data_dir,
+        "listen": listen,
+        "storage": list(storage) or None,
+        "log_level": log_level,
+    }
     try:
         settings = load(file=config, flags=flags)
     except ConfigurationError as failure:

@@ -12,6 +12,7 @@ Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,62}\Z")]
 # Where to listen is a host and a port; where to connect is any name that gRPC resolves.
 ListenAddress = Annotated[str, Meta(pattern=r"^\S+:[0-9]{1,5}\Z")]
 Address = Annotated[str, Meta(min_length=1)]
+Addresses = Annotated[list[Address], Meta(min_length=1)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 
@@ -23,12 +24,22 @@ def _default_services() -> dict[str, str]:
     return {service: f"{service}_db" for service in DEFAULT_SERVICES}
 
 
+class DatabaseConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Read from `[hub.databases.NAME]`: the storage servers of one database."""
+
+    storage: Address | Addresses
+
+
 class HubConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Read from `[hub]` of messagehub.toml, `MESSAGEHUB_HUB_*` and flags."""
 
     listen: ListenAddress = "127.0.0.1:50051"
-    storage: Address = "127.0.0.1:50052"
-    # The hub keeps no truth: this directory is for operations accepted for later delivery.
+    # One storage server, or several that serve the same databases: the first of them that has a
+    # database is asked for it. `databases` names others for single databases.
+    storage: Address | Addresses = "127.0.0.1:50052"
+    databases: dict[Name, DatabaseConfig] = field(default_factory=dict)
+    # The hub keeps no truth: this directory is for operations accepted for later delivery. Each
+    # hub has one of its own; a storage server may share it.
     data_dir: str = ".messagehub"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -44,6 +55,9 @@ class HubConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     default_timeout_seconds: Seconds = 30.0
     query_seconds_max: Seconds = 600.0
     concurrent_streams_max: Positive = 10_000
+    # At the end: for so long not ready and still serving, so that a load balancer can notice; then
+    # for so long refusing what is new and finishing what is under way.
+    unready_seconds: Annotated[float, Meta(ge=0)] = 0.0
     drain_seconds: Seconds = 10.0
 
     # Statements and batches.
@@ -61,6 +75,31 @@ class HubConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pending_bytes_max: Positive = 64 * MEBIBYTE
     queue_retry_seconds: Seconds = 0.1
 
+    # The inbox, operations for later delivery: what may wait for one database, and how long. The
+    # age must be below `journal_age_seconds_max` of the storage servers, or an operation could be
+    # done twice.
+    inbox_operations_max: Positive = 100_000
+    inbox_bytes_max: Positive = 256 * MEBIBYTE
+    inbox_age_seconds_max: Seconds = 3 * 24 * 3600.0
+    inbox_retry_seconds: Seconds = 1.0
+    # What is kept of those that have ended.
+    inbox_keep_seconds: Seconds = 24 * 3600.0
+    inbox_kept_operations_max: Positive = 100_000
+    inbox_kept_bytes_max: Positive = 256 * MEBIBYTE
+    inbox_page_bytes_max: Positive = MEBIBYTE
+    inbox_sweep_seconds: Seconds = 1.0
+    # How many changes of the inbox share one fsync.
+    inbox_group_operations_max: Positive = 512
+
+    # Delivery: what is claimed at once for one service and database, and how it is tried. An
+    # attempt must be longer than `write_seconds_max` of the storage servers.
+    delivery_batch_operations_max: Positive = 32
+    delivery_batch_bytes_max: Positive = 4 * MEBIBYTE
+    delivery_attempt_seconds: Seconds = 30.0
+    delivery_setbacks_max: Positive = 5
+    delivery_retry_seconds_min: Seconds = 0.05
+    delivery_retry_seconds_max: Seconds = 5.0
+
     # The connection to the storage server.
     storage_answer_seconds: Seconds = 10.0
     connect_seconds: Seconds = 2.0
@@ -69,15 +108,37 @@ class HubConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     keepalive_seconds: Annotated[float, Meta(ge=15)] = 20.0
     keepalive_answer_seconds: Seconds = 10.0
 
+    # Circuits, one for each database. One opens after so many failures in a row, or when this rate
+    # of the last calls failed; it is tried after a time that doubles as long as that fails.
+    circuit_failures_max: Positive = 10
+    circuit_window_calls: Positive = 100
+    circuit_window_calls_min: Positive = 20
+    circuit_failure_rate_max: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    circuit_open_seconds_min: Seconds = 1.0
+    circuit_open_seconds_max: Seconds = 30.0
+    circuit_trials_max: Positive = 3
+    circuit_trials_to_close: Positive = 1
+
+    # Retries by the hub itself. Each costs 1 of the budget of its database, which every call adds
+    # its share to.
+    retry_attempts_max: Positive = 5
+    retry_seconds_min: Seconds = 0.05
+    retry_seconds_max: Seconds = 0.5
+    retry_budget_share: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    retry_budget_per_second: Annotated[float, Meta(ge=0)] = 1.0
+    retry_budget_max: Annotated[float, Meta(ge=0)] = 100.0
+
     # Watches of the status.
     status_watchers_max: Positive = 1_000
     status_changes_max: Positive = 256
 
     # Subscriptions. A database's live window is shared by all that subscribe to it.
     heartbeat_seconds: Seconds = 5.0
-    subscriptions_max: Positive = 1_000
-    service_subscriptions_max: Positive = 500
-    subscriber_window_bytes_max: Positive = 4 * MEBIBYTE
+    # How long the name of a subscription is not free after the hub of its stream was killed.
+    subscription_lease_seconds: Seconds = 15.0
+    subscriptions_max: Positive = 10_000
+    service_subscriptions_max: Positive = 5_000
+    subscriber_bytes_max: Positive = MEBIBYTE
     event_message_events_max: Positive = 512
     event_message_bytes_max: Positive = 256 * 1024
     event_window_bytes_max: Positive = 16 * MEBIBYTE
@@ -86,6 +147,12 @@ class HubConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tail_linger_seconds: Seconds = 10.0
     # The storage server says something at least every 5 seconds.
     tail_silence_seconds_max: Annotated[float, Meta(ge=6)] = 15.0
+
+    def servers_of(self, database: str) -> tuple[str, ...]:
+        """The storage servers of a database, each once, the preferred one first."""
+        own = self.databases.get(database)
+        storage = self.storage if own is None else own.storage
+        return (storage,) if isinstance(storage, str) else tuple(dict.fromkeys(storage))
 
 
 def load(*, file: Path | None = None, flags: dict[str, Any] | None = None) -> HubConfig:
@@ -102,13 +169,32 @@ def load(*, file: Path | None = None, flags: dict[str, Any] | None = None) -> Hu
                 f"[hub] grants.{service}: there is no database {min(unknown)}; configured are "
                 + ", ".join(sorted(set(config.services.values())))
             )
+    if unknown := config.databases.keys() - set(config.services.values()):
+        raise ConfigurationError(
+            f"[hub] databases: there is no database {min(unknown)}; configured are "
+            + ", ".join(sorted(set(config.services.values())))
+        )
     if config.pending_bytes_max < config.message_bytes_max:
         raise ConfigurationError(
             "[hub] pending_bytes_max must not be below message_bytes_max: "
             "the largest message would never be accepted"
         )
-    if config.reconnect_seconds_max < config.reconnect_seconds_min:
+    if config.inbox_bytes_max < config.message_bytes_max:
         raise ConfigurationError(
-            "[hub] reconnect_seconds_max must not be below reconnect_seconds_min"
+            "[hub] inbox_bytes_max must not be below message_bytes_max: "
+            "the largest operation would never be accepted"
         )
+    if config.circuit_window_calls < config.circuit_window_calls_min:
+        raise ConfigurationError(
+            "[hub] circuit_window_calls must not be below circuit_window_calls_min: "
+            "the failure rate would never open a circuit"
+        )
+    for prefix in (
+        "reconnect_seconds",
+        "delivery_retry_seconds",
+        "circuit_open_seconds",
+        "retry_seconds",
+    ):
+        if getattr(config, f"{prefix}_max") < getattr(config, f"{prefix}_min"):
+            raise ConfigurationError(f"[hub] {prefix}_max must not be below {prefix}_min")
     return config

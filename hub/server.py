@@ -3,24 +3,30 @@
 import asyncio
 import random
 import time
+import uuid
 from typing import Final
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from hub.adapters.exchange import Exchange
-from hub.adapters.storage_gateway import StorageGateway, open_channel
-from hub.adapters.tail import StorageJournal
 from hub.api.checks import RequestChecks
 from hub.api.event_service import EventService
 from hub.api.hub_service import HubService
+from hub.api.operation_requests import OperationRequests
 from hub.api.storage_service import StorageService
 from hub.config import HubConfig
-from hub.core.backoff import Backoff
 from hub.core.fanout import Fanout, FanoutLimits
+from hub.core.journal import Journal
+from hub.core.leases import Leases
+from hub.core.named_subscriptions import NamedSubscriptions
 from hub.core.router import Router
 from hub.core.routes import Routes
 from hub.core.status import HubState, StatusBoard
+from hub.core.subscription_store import SubscriptionStore
+from hub.guaranteed_delivery import GuaranteedDelivery
+from hub.guarded_storage import GuardedStorage
+from hub.storage_connections import StorageConnections
+from messagehub.serving.drain import FAREWELL_SECONDS, Drain
 from messagehub.serving.health import READY, HealthBoard
 from messagehub.serving.process import bind, enable_reflection, make_server
 from messagehub.v1 import (
@@ -60,61 +66,91 @@ class HubServer:
 
     def __init__(self, config: HubConfig) -> None:
         self._config = config
+        self._drain = Drain()
         self.address = config.listen
 
     async def start(self) -> None:
-        """Binds, begins to serve and to connect. Raises `OSError` if the address is in use."""
+        """Binds, begins to serve and to connect.
+
+        Raises `OSError` if the address is in use, or the data directory cannot be used.
+        """
         config = self._config
         self._server = make_server(
             message_bytes_max=config.message_bytes_max,
             default_timeout=config.default_timeout_seconds,
             concurrent_streams_max=config.concurrent_streams_max,
+            drain=self._drain,
         )
         self.address = bind(self._server, config.listen)
         routes = Routes(config.services, config.grants)
         self._status = StatusBoard(
-            address=config.storage,
             databases=routes.databases,
             changes_max=config.status_changes_max,
             watchers_max=config.status_watchers_max,
         )
         self._health = HealthBoard()
         self._status.listen(self._tell_health)
-        channel = open_channel(config)
-        exchange = Exchange(config)
-        self._gateway = StorageGateway(
+        self._storage = StorageConnections(config, databases=routes.databases, status=self._status)
+        self._guarded = GuardedStorage(
             config,
-            channel,
-            exchange=exchange,
-            status=self._status,
             databases=routes.databases,
-            backoff=Backoff(
-                seconds_min=config.reconnect_seconds_min,
-                seconds_max=config.reconnect_seconds_max,
-                random=random.random,
-            ),
+            operations=self._storage.calls,
+            storage=self._storage.calls,
+            journal=self._storage.journal,
+            status=self._status,
         )
-        router = Router(
-            routes=routes, operations=exchange, storage=self._gateway, status=self._status
+        calls, journal = self._guarded.calls, self._guarded.journal
+        router = Router(routes=routes, operations=calls, storage=calls, status=self._status)
+        self._later = GuaranteedDelivery(
+            config, routes=routes, router=router, storage=calls, journal=journal
         )
-        self._events = EventService(  # type: ignore[abstract]  # named subscriptions are not built
+        await self._open_inbox()
+        self._guarded.announce_to(self._later.inbox)
+        self._storage.announce_to(self._later.inbox)
+        checks = RequestChecks(config)
+        fanout = _fanout(config, journal)
+        self._named = _named_subscriptions(config, self._storage.subscriptions, fanout)
+        self._events = EventService(
             routes=routes,
             router=router,
-            fanout=_fanout(config, channel),
+            fanout=fanout,
+            named=self._named,
+            operation_requests=OperationRequests(
+                submissions=self._later.submissions, checks=checks
+            ),
             event_bytes_max=config.event_bytes_max,
         )
-        self._add_services(routes, router)
+        self._add_services(routes, router, checks)
+        await self._later.start()
         await self._server.start()
-        self._gateway.start()
+        self._storage.start()
         self._status.start()
 
     async def stop(self) -> None:
         """Not ready, then streams end, then calls finish within the drain time, then exit."""
         self._status.close()
         self._health.close()
+        await asyncio.sleep(self._config.unready_seconds)
+        self._drain.refuse()
         await self._events.close()
-        await self._server.stop(self._config.drain_seconds)
-        await self._gateway.stop()
+        await asyncio.gather(
+            self._drain.finish(self._config.drain_seconds),
+            self._later.stop(self._config.drain_seconds),
+        )
+        await self._server.stop(FAREWELL_SECONDS)
+        await self._named.close()
+        await self._guarded.stop()
+        await self._storage.stop()
+        await self._later.close()
+
+    async def _open_inbox(self) -> None:
+        try:
+            await self._later.open()
+        except OSError:
+            await self._server.stop(None)
+            await self._storage.stop()
+            raise
+        self._status.listen(self._later.follow)
 
     def _tell_health(self, state: HubState) -> None:
         for name in (READY, *BUILT_SERVICES):
@@ -122,19 +158,25 @@ class HubServer:
         for name in UNBUILT_SERVICES:
             self._health.set(name, serving=False)
         for database in state.databases:
-            self._health.set(f"storage.{database.database}", serving=database.available)
+            self._health.set(f"storage.{database.database}", serving=database.usable)
 
-    def _add_services(self, routes: Routes, router: Router) -> None:
+    def _add_services(self, routes: Routes, router: Router, checks: RequestChecks) -> None:
         config, server = self._config, self._server
-        checks = RequestChecks(config)
-        storage_service = StorageService(  # type: ignore[abstract]  # later delivery is not built
+        storage_service = StorageService(
             router=router,
+            submissions=self._later.submissions,
             checks=checks,
             message_bytes_max=config.message_bytes_max,
             query_seconds_max=config.query_seconds_max,
+            page_bytes_max=config.inbox_page_bytes_max,
         )
-        hub_service = HubService(  # type: ignore[abstract]  # circuits are not built
-            routes=routes, status=self._status, router=router, checks=checks, clock=time.time
+        hub_service = HubService(
+            routes=routes,
+            status=self._status,
+            router=router,
+            circuits=self._guarded.circuits,
+            checks=checks,
+            clock=time.time,
         )
         storage_service_pb2_grpc.add_StorageServiceServicer_to_server(storage_service, server)
         event_service_pb2_grpc.add_EventServiceServicer_to_server(self._events, server)
@@ -144,18 +186,13 @@ class HubServer:
         enable_reflection(server, (*BUILT_SERVICES, *UNBUILT_SERVICES, HEALTH_SERVICE))
 
 
-def _fanout(config: HubConfig, channel: grpc.aio.Channel) -> Fanout:
-    journal = StorageJournal(
-        channel,
-        silence_seconds_max=config.tail_silence_seconds_max,
-        retry_seconds=config.reconnect_seconds_max,
-    )
+def _fanout(config: HubConfig, journal: Journal) -> Fanout:
     limits = FanoutLimits(
         subscriptions_max=config.subscriptions_max,
         service_subscriptions_max=config.service_subscriptions_max,
         message_events_max=config.event_message_events_max,
         message_bytes_max=config.event_message_bytes_max,
-        subscriber_bytes_max=config.subscriber_window_bytes_max,
+        subscriber_bytes_max=config.subscriber_bytes_max,
         window_bytes_max=config.event_window_bytes_max,
         journal_reads_max=config.journal_reads_max,
         heartbeat_seconds=config.heartbeat_seconds,
@@ -170,6 +207,24 @@ def _fanout(config: HubConfig, channel: grpc.aio.Channel) -> Fanout:
         clock=asyncio.get_running_loop().time,
         sleep=asyncio.sleep,
         random=random.random,
+    )
+
+
+def _named_subscriptions(
+    config: HubConfig, store: SubscriptionStore, fanout: Fanout
+) -> NamedSubscriptions:
+    leases = Leases(
+        store,
+        seconds=config.subscription_lease_seconds,
+        clock=asyncio.get_running_loop().time,
+        sleep=asyncio.sleep,
+    )
+    return NamedSubscriptions(
+        store,
+        fanout,
+        leases,
+        make_holder=lambda: uuid.uuid4().hex,
+        seconds=config.storage_answer_seconds,
     )
 
 

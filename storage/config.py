@@ -1,6 +1,6 @@
 """The settings of the storage server; every limit has its unit in its name."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -15,7 +15,7 @@ class StorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     listen: str = "127.0.0.1:50052"
     data_dir: str = ".messagehub"
-    log_level: str = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     # Messages. A frame carries many operations, so it may be larger than a call at the hub's door.
     message_bytes_max: Positive = 64 * MEBIBYTE
@@ -67,6 +67,13 @@ class StorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     trim_rows_max: Positive = 1_000
     tail_bytes_max: Positive = 4 * MEBIBYTE
     tail_message_events_max: Positive = 512
+    tail_message_bytes_max: Positive = MEBIBYTE
     tail_heartbeat_seconds: Seconds = 2.0
+
+    # Named subscriptions, per database, and how far behind one may be and still hold its journal
+    # back from being trimmed.
+    subscriptions_max: Positive = 1_000
+    subscription_lag_rows_max: Positive = 20_000_000
+    subscription_lag_seconds_max: Seconds = 14 * 24 * 3600.0
 
     drain_seconds: Seconds = 10.0

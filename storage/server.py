@@ -6,6 +6,7 @@ from pathlib import Path
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from messagehub.serving.drain import FAREWELL_SECONDS, Drain
 from messagehub.serving.health import READY, HealthBoard
 from messagehub.serving.process import bind, enable_reflection, make_server
 from messagehub.storage.v1 import storage_service_pb2, storage_service_pb2_grpc
@@ -18,6 +19,7 @@ from storage.core.databases import Databases, Upkeep
 from storage.core.engine import Engine
 from storage.core.fair_queue import QueueLimits
 from storage.core.read_lanes import ReadLimits
+from storage.core.subscriptions import MICROSECONDS, LagLimits
 from storage.sqlite.engine import SqliteEngine, SqliteSettings, description
 from storage.sqlite.statements import StatementLimits
 
@@ -29,6 +31,7 @@ class StorageServer:
 
     def __init__(self, config: StorageConfig) -> None:
         self._config = config
+        self._drain = Drain()
         self.address = config.listen
 
     async def start(self) -> None:
@@ -37,17 +40,12 @@ class StorageServer:
         directory = Path(config.data_dir)
         directory.mkdir(parents=True, exist_ok=True)
         self._health = HealthBoard()
-        self._databases = Databases(
-            _engine_factory(config, directory),
-            _database_limits(config),
-            _upkeep(config),
-            time.time,
-            self._tell,
-        )
+        self._databases = make_databases(config, self._tell)
         self._server = make_server(
             message_bytes_max=config.message_bytes_max,
             default_timeout=config.default_timeout_seconds,
             concurrent_streams_max=config.concurrent_streams_max,
+            drain=self._drain,
         )
         service = StorageService(
             self._databases,
@@ -66,13 +64,26 @@ class StorageServer:
             self._health.set(name, serving=True)
 
     async def stop(self) -> None:
-        """Not ready, then everything under way finishes, then the databases close, then exit."""
+        """Not ready, what is under way finishes within the drain time, all closes, exit."""
         self._health.close()
-        await self._databases.end()
-        await self._server.stop(self._config.drain_seconds)
+        self._drain.refuse()
+        await self._databases.end(self._config.drain_seconds)
+        await self._drain.finish(FAREWELL_SECONDS)
+        await self._server.stop(FAREWELL_SECONDS)
 
     def _tell(self, database: Database) -> None:
         self._health.set(f"storage.{database.name}", serving=not database.detail)
+
+
+def make_databases(config: StorageConfig, told: Callable[[Database], None]) -> Databases:
+    """The databases of a configuration, on the running loop; `told` learns of each change."""
+    return Databases(
+        _engine_factory(config, Path(config.data_dir)),
+        _database_limits(config),
+        _upkeep(config),
+        time.time,
+        told,
+    )
 
 
 def _engine_factory(config: StorageConfig, directory: Path) -> Callable[[str], Engine]:
@@ -91,6 +102,12 @@ def _engine_factory(config: StorageConfig, directory: Path) -> Callable[[str], E
         group_seconds_max=config.group_seconds_max,
         query_seconds_max=config.query_seconds_max,
         database_bytes_max=config.database_bytes_max,
+        journal_bytes_max=config.tail_message_bytes_max,
+        subscriptions_max=config.subscriptions_max,
+        subscription_lag=LagLimits(
+            config.subscription_lag_rows_max,
+            int(config.subscription_lag_seconds_max * MICROSECONDS),
+        ),
     )
 
     def make(name: str) -> Engine:
@@ -113,6 +130,7 @@ def _database_limits(config: StorageConfig) -> DatabaseLimits:
         queries_max=config.queries_max,
         tail_bytes_max=config.tail_bytes_max,
         tail_message_events_max=config.tail_message_events_max,
+        tail_message_bytes_max=config.tail_message_bytes_max,
         tail_heartbeat_seconds=config.tail_heartbeat_seconds,
         reopen_seconds=config.reopen_seconds,
     )

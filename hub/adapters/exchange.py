@@ -26,6 +26,9 @@ from messagehub.storage.v1 import storage_service_pb2 as storage
 from messagehub.v1.statement_pb2 import Statement
 
 MILLISECONDS: Final = 1000
+# What of a caller's time the storage server may use; the rest is for its answer that this is over.
+# Whoever has no answer then knows that the storage server is silent.
+WORKING_SHARE: Final = 0.98
 
 Call = grpc.aio.StreamStreamCall[storage.ExchangeRequest, storage.ExchangeResponse]
 
@@ -118,6 +121,12 @@ class Exchange:
                 self._withdraw(range(first, first + len(sizes)))
         return [_late() if outcome is None else outcome for outcome in group.outcomes]
 
+    def drain(self) -> None:
+        """Takes no more operations; those that were sent may still get their outcomes."""
+        self._open = False
+        self._fail_queued()
+        self._wake.set()
+
     async def serve(self, call: Call) -> None:
         """Carries operations over a stream until it breaks; always ends with an error.
 
@@ -137,13 +146,14 @@ class Exchange:
 
     async def _write(self, call: Call) -> None:
         limit = self._limits.storage_frames_in_flight_max
-        while True:
+        while self._open:
             if (self._queued or self._cancelled) and self._frames_sent - self._frames_taken < limit:
                 self._frames_sent += 1
                 await call.write(self._gather())
             else:
                 self._wake.clear()
                 await self._wake.wait()
+        await call.done_writing()
 
     async def _read(self, call: Call) -> None:
         while True:
@@ -188,13 +198,17 @@ class Exchange:
             self._bytes -= pending.size
         self._wake.set()
 
-    def _fail_pending(self) -> None:
+    def _fail_queued(self) -> None:
         queued, self._queued = self._queued, OrderedDict()
+        for pending in queued.values():
+            self._bytes -= pending.size
+            pending.group.settle(pending.index, self._unavailable())
+
+    def _fail_pending(self) -> None:
+        self._fail_queued()
         sent, self._sent = self._sent, {}
         self._bytes = 0
         self._cancelled.clear()
-        for pending in queued.values():
-            pending.group.settle(pending.index, self._unavailable())
         for pending in sent.values():
             request_id = pending.operation.request_id
             error = StorageUnavailable(
@@ -236,8 +250,9 @@ def _add(frame: storage.ExchangeRequest, number: int, operation: Operation, seco
         source_service=operation.source_service,
         correlation_id=operation.correlation_id,
         request_id=operation.request_id,
-        timeout_ms=max(1, int(seconds * MILLISECONDS)),
+        timeout_ms=max(1, int(seconds * WORKING_SHARE * MILLISECONDS)),
         read_only=operation.read_only,
+        submitted=operation.submitted,
     )
     if isinstance(operation.content, Statement):
         added.statement.CopyFrom(operation.content)

@@ -1,4 +1,4 @@
-"""The connection to the storage server: kept alive, told to the status board, behind the ports.
+"""The connection to a storage server: kept alive, told to the placement, behind the ports.
 
 One session is one `WatchDatabases` stream, which is the sign of the connection, and one exchange.
 When either breaks, both end and a new session begins after a short, growing, jittered delay.
@@ -6,7 +6,7 @@ When either breaks, both end and a new session begins after a short, growing, ji
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
@@ -15,9 +15,10 @@ import grpc
 from hub.adapters.exchange import Exchange
 from hub.config import HubConfig
 from hub.core.backoff import Backoff
+from hub.core.placement import Placement
 from hub.core.ports import Adoption, Page, Reading, Recorded
-from hub.core.status import DatabaseState, StatusBoard
-from messagehub.errors import HubError, InternalError, StorageUnavailable
+from hub.core.status import DatabaseState
+from messagehub.errors import Cancelled, HubError, InternalError, StorageUnavailable
 from messagehub.serving.interceptor import TRANSPORT_HEADROOM_BYTES
 from messagehub.status import DETAILS_TRAILER, from_rpc_error, from_status
 from messagehub.storage.v1 import storage_service_pb2 as storage
@@ -30,7 +31,7 @@ EXPECTED: Final = (grpc.aio.AioRpcError, HubError, TimeoutError, asyncio.Invalid
 _log = logging.getLogger(__name__)
 
 
-def open_channel(config: HubConfig) -> grpc.aio.Channel:
+def open_channel(config: HubConfig, address: str) -> grpc.aio.Channel:
     """Gives a channel that finds a returned storage server within `reconnect_seconds_max`."""
     transport_bytes_max = config.message_bytes_max + TRANSPORT_HEADROOM_BYTES
     options = {
@@ -51,7 +52,7 @@ def open_channel(config: HubConfig) -> grpc.aio.Channel:
         "grpc.use_local_subchannel_pool": 1,
     }
     return grpc.aio.insecure_channel(
-        config.storage, options=[(key, int(value)) for key, value in options.items()]
+        address, options=[(key, int(value)) for key, value in options.items()]
     )
 
 
@@ -63,17 +64,18 @@ class StorageGateway:
         config: HubConfig,
         channel: grpc.aio.Channel,
         *,
+        address: str,
         exchange: Exchange,
-        status: StatusBoard,
-        databases: Sequence[str],
+        placement: Placement,
         backoff: Backoff,
     ) -> None:
         self._config = config
         self._channel = channel
         self._stub = storage_grpc.StorageServiceStub(channel)
         self._exchange = exchange
-        self._status = status
-        self._databases = tuple(databases)
+        self._address = address
+        self._placement = placement
+        self._databases = placement.databases_of(address)
         self._backoff = backoff
         self._connecting: asyncio.Task[None] | None = None
         self._stopping = False
@@ -93,7 +95,7 @@ class StorageGateway:
             await asyncio.wait([self._connecting])
         await self._channel.close()
 
-    async def query(self, reading: Reading, seconds: float) -> AsyncIterator[Page]:
+    async def query(self, reading: Reading, seconds: float) -> AsyncGenerator[Page]:
         """Streams pages; see `hub.core.ports.Storage`."""
         self._require_connection()
         request = storage.QueryRequest(
@@ -162,7 +164,7 @@ class StorageGateway:
             call.cancel()
 
     def _require_connection(self) -> None:
-        if not self._status.connected:
+        if not self._placement.connected(self._address):
             raise StorageUnavailable(
                 "the hub is not connected to the storage server; nothing was sent, call again",
                 retry_after=self._config.reconnect_seconds_max,
@@ -171,9 +173,10 @@ class StorageGateway:
     def _decoded(self, failure: grpc.aio.AioRpcError) -> HubError:
         error = from_rpc_error(failure)
         # The storage server always sends details. A status without any was made by gRPC itself;
-        # INTERNAL is what a write gets when its stream breaks under it.
+        # INTERNAL is what a write gets when its stream breaks under it, CANCELLED what a call gets
+        # that reaches a server as it closes its last connections.
         bare = DETAILS_TRAILER not in (failure.trailing_metadata() or ())
-        if bare and isinstance(error, StorageUnavailable | InternalError):
+        if bare and isinstance(error, StorageUnavailable | InternalError | Cancelled):
             return StorageUnavailable(
                 f"the connection to the storage server broke: call again ({error.message})",
                 retry_after=self._config.reconnect_seconds_max,
@@ -193,12 +196,14 @@ class StorageGateway:
                 level = logging.WARNING if not self._told_missing else logging.DEBUG
                 self._told_missing = True
                 _log.log(
-                    level, "no connection to the storage server", extra={"causes": _causes(why)}
+                    level,
+                    "no connection to the storage server",
+                    extra={"address": self._address, "causes": _causes(why)},
                 )
             except* Exception:  # noqa: BLE001 - a defect must not end the connecting for ever
                 _log.exception("the connection to the storage server failed by a defect")
             finally:
-                self._status.disconnect()
+                self._placement.disconnect(self._address)
             # A session that ends as soon as it began must not reset the delay, or a broken
             # storage server would be called without pause.
             if now() - began > self._config.reconnect_seconds_max:
@@ -221,17 +226,33 @@ class StorageGateway:
 
     def _connected(self, first: storage.WatchDatabasesResponse) -> None:
         self._told_missing = False
-        self._status.connect(
-            version=first.version, engine=first.engine, databases=_states(first.databases)
+        self._placement.connect(
+            self._address,
+            version=first.version,
+            engine=first.engine,
+            databases=_states(first.databases),
         )
         _log.info(
             "connected to the storage server",
-            extra={"version": first.version, "engine": first.engine},
+            extra={
+                "address": self._address,
+                "version": first.version,
+                "engine": first.engine,
+            },
         )
 
     async def _follow(self, watch: Any) -> NoReturn:
+        """Passes on how the databases stand; a watch that ends in order is a server that stops."""
         while True:
-            self._status.change(_states((await _next_states(watch)).databases))
+            try:
+                states = await _next_states(watch)
+            except StorageUnavailable:
+                self._placement.disconnect(self._address)
+                self._exchange.drain()
+                # What it still finishes is worth to wait for; the exchange ends after that.
+                await asyncio.sleep(self._config.storage_answer_seconds)
+                raise
+            self._placement.change(self._address, _states(states.databases))
 
 
 async def _next_states(watch: Any) -> storage.WatchDatabasesResponse:
@@ -244,7 +265,11 @@ async def _next_states(watch: Any) -> storage.WatchDatabasesResponse:
 def _states(databases: Iterable[storage.DatabaseState]) -> list[DatabaseState]:
     return [
         DatabaseState(
-            state.database, state.available, state.detail, state.sequence, state.schema_version
+            state.database,
+            available=state.available,
+            detail=state.detail,
+            sequence=state.sequence,
+            schema_version=state.schema_version,
         )
         for state in databases
     ]

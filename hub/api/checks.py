@@ -4,6 +4,8 @@ import re
 import uuid
 from typing import Final, Protocol
 
+from google.protobuf.duration_pb2 import Duration
+
 from hub.config import HubConfig
 from messagehub.errors import HubError, InvalidRequest, NotBuiltYet
 from messagehub.request_ids import new_request_id
@@ -15,6 +17,7 @@ _CANONICAL_UUID: Final = re.compile(
 _CHECKSUM: Final = re.compile(r"[0-9a-fA-F]{64}").fullmatch
 # The most bytes that one character takes in UTF-8.
 _UTF8_BYTES_MAX: Final = 4
+NANOSECONDS: Final = 1_000_000_000
 
 
 class FileHeader(Protocol):
@@ -46,6 +49,21 @@ def required_request_id(request_id: str) -> str:
     if not request_id:
         raise _invalid("request_id", "is required: the request id of the operation")
     return given_request_id(request_id)
+
+
+def required_database(database: str) -> str:
+    """Gives the name of a database; raises `InvalidRequest` for an empty one."""
+    if not database:
+        raise _invalid("database", "is required: here nobody's own is meant")
+    return database
+
+
+def positive_seconds(duration: Duration, field: str) -> float:
+    """Gives a duration in seconds; raises `InvalidRequest` unless it is longer than nothing."""
+    nanoseconds = duration.ToNanoseconds()
+    if nanoseconds <= 0:
+        raise _invalid(field, "must be longer than nothing, or left out")
+    return nanoseconds / NANOSECONDS
 
 
 def refuse_unbuilt(*, schema_version: str, transaction_id: str = "") -> None:

@@ -4,7 +4,7 @@ from typing import Final
 
 from hub.core import event_types
 from hub.core.event_filter import EventFilter
-from messagehub.errors import InvalidRequest, MessageTooLarge, NotBuiltYet
+from messagehub.errors import InvalidRequest, MessageTooLarge
 from messagehub.v1.event_pb2 import EventDraft
 from messagehub.v1.event_service_pb2 import SubscribeRequest
 
@@ -39,12 +39,6 @@ def check_start(request: SubscribeRequest) -> None:
         raise InvalidRequest(
             f"{start} must be true where it is given: leave it out for another start",
             fields={start: "must be true where it is given"},
-        )
-    if request.subscription:
-        raise NotBuiltYet(
-            "subscription is part of the contract but not built yet: leave it empty and keep "
-            "the cursor yourself",
-            fields={"subscription": "must be empty"},
         )
 
 

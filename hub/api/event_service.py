@@ -9,11 +9,22 @@ import grpc
 from hub.api.checks import request_id_or_new
 from hub.api.event_checks import check_draft, check_start, event_filter_of
 from hub.api.event_messages import EventMessages
+from hub.api.operation_requests import OperationRequests
+from hub.api.subscription_messages import (
+    acknowledged,
+    check_consumer,
+    name_of,
+    subscription_message,
+)
 from hub.core import cursor
-from hub.core.fanout import Fanout, Start
-from hub.core.journal import Position
+from hub.core.event_filter import EventFilter
+from hub.core.event_types import OPERATION_REQUEST
+from hub.core.fanout import Fanout
+from hub.core.journal import Position, Start
+from hub.core.named_subscriptions import NamedSubscriptions, Wanted
 from hub.core.router import Draft, Router
 from hub.core.routes import Routes
+from hub.core.subscription import Subscription
 from messagehub.errors import HubError, InvalidRoute
 from messagehub.serving.interceptor import time_left
 from messagehub.status import VALUE_BYTES_MAX
@@ -27,17 +38,26 @@ ALL_DATABASES = "*"
 
 
 class EventService(event_service_pb2_grpc.EventServiceServicer):
-    """Subscribe and PublishEvent; named subscriptions are not built yet.
+    """Streams of events, the names that remember how far one got, and events of services.
 
     `event_bytes_max` bounds the payload of a published event.
     """
 
     def __init__(
-        self, *, routes: Routes, router: Router, fanout: Fanout, event_bytes_max: int
+        self,
+        *,
+        routes: Routes,
+        router: Router,
+        fanout: Fanout,
+        named: NamedSubscriptions,
+        operation_requests: OperationRequests,
+        event_bytes_max: int,
     ) -> None:
         self._routes = routes
         self._router = router
+        self._operation_requests = operation_requests
         self._fanout = fanout
+        self._named = named
         self._event_bytes_max = event_bytes_max
         self._messages = EventMessages()
 
@@ -47,11 +67,16 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
         """Streams events until the caller goes away or the hub shuts down."""
         event_filter = event_filter_of(request)
         check_start(request)
-        databases = self._databases(request)
-        subscription = await self._fanout.subscribe(
-            request.source_service, databases, event_filter, _start(request, databases)
-        )
+        check_consumer(request)
         try:
+            subscription = await self._subscription(request, event_filter)
+        except HubError as failure:
+            _drop_long_cursor(failure)
+            raise
+        try:
+            if request.subscription and request.WhichOneof("start") != "cursor":
+                # Where a name goes on only its databases knew.
+                yield messages.SubscribeResponse(cursor=subscription.cursor())
             while (batch := await subscription.next_batch()) is not None:
                 yield self._messages.message(batch)
         except HubError as failure:
@@ -63,8 +88,10 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
     async def PublishEvent(
         self, request: messages.PublishEventRequest, context: Context
     ) -> messages.PublishEventResponse:
-        """Puts an event of a service into a journal."""
+        """Puts an event of a service into a journal, or does what it asks for."""
         draft = request.event
+        if draft.type == OPERATION_REQUEST:
+            return await self._operation_requests.submit(request)
         check_draft(draft, event_bytes_max=self._event_bytes_max)
         with _database_field("event.database"):
             route = self._routes.resolve_writable(request.source_service, draft.database)
@@ -86,9 +113,62 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
             event_id=outcome.event_id,
         )
 
+    async def AcknowledgeEvents(
+        self, request: messages.AcknowledgeEventsRequest, context: Context
+    ) -> messages.AcknowledgeEventsResponse:
+        """Remembers how far a named subscription got."""
+        service = request.source_service
+        self._routes.check_service(service)
+        name = name_of(service, request.subscription)
+        positions = acknowledged(request)
+        for database in positions:
+            with _database_field("cursor"):
+                self._routes.resolve(service, database)
+        try:
+            await self._named.acknowledge(name, positions, seconds=time_left())
+        except HubError as failure:
+            _drop_long_cursor(failure)
+            raise
+        return messages.AcknowledgeEventsResponse(correlation_id=request.correlation_id)
+
+    async def ListSubscriptions(
+        self, request: messages.ListSubscriptionsRequest, context: Context
+    ) -> messages.ListSubscriptionsResponse:
+        """Tells how the named subscriptions of a service stand."""
+        service = request.source_service
+        summaries, unavailable = await self._named.summaries(
+            service, self._routes.readable(service), seconds=time_left()
+        )
+        return messages.ListSubscriptionsResponse(
+            correlation_id=request.correlation_id,
+            subscriptions=[subscription_message(service, summary) for summary in summaries],
+            unavailable_databases=unavailable,
+        )
+
+    async def DeleteSubscription(
+        self, request: messages.DeleteSubscriptionRequest, context: Context
+    ) -> messages.DeleteSubscriptionResponse:
+        """Forgets a named subscription."""
+        readable = self._routes.readable(request.source_service)
+        name = name_of(request.source_service, request.subscription)
+        await self._named.delete(name, readable, seconds=time_left())
+        return messages.DeleteSubscriptionResponse(correlation_id=request.correlation_id)
+
     async def close(self) -> None:
         """Ends every stream after a last message with its cursor; later ones are refused."""
         await self._fanout.close()
+
+    async def _subscription(
+        self, request: messages.SubscribeRequest, event_filter: EventFilter
+    ) -> Subscription:
+        service = request.source_service
+        databases = self._databases(request)
+        start = _start(request, databases)
+        if not request.subscription:
+            return await self._fanout.subscribe(service, databases, event_filter, start)
+        name = name_of(service, request.subscription)
+        wanted = Wanted(name, databases, self._routes.readable(service), request.consumer)
+        return await self._named.subscribe(wanted, event_filter, start)
 
     def _databases(self, request: messages.SubscribeRequest) -> list[str]:
         service = request.source_service

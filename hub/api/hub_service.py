@@ -1,12 +1,14 @@
-"""`messagehub.v1.HubService`: how the hub stands, and taking over an existing file."""
+"""`messagehub.v1.HubService`: how the hub stands, and what an operator may do."""
 
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Final
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from hub.api.checks import RequestChecks
+from hub.api.checks import RequestChecks, positive_seconds, required_database
+from hub.core.breaker import CircuitState
+from hub.core.circuits import Circuits
 from hub.core.ports import Adoption
 from hub.core.router import Router
 from hub.core.routes import Routes
@@ -19,9 +21,15 @@ from messagehub.v1 import hub_service_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+CIRCUIT_STATES: Final = {
+    CircuitState.CLOSED: messages.CIRCUIT_STATE_CLOSED,
+    CircuitState.OPEN: messages.CIRCUIT_STATE_OPEN,
+    CircuitState.HALF_OPEN: messages.CIRCUIT_STATE_HALF_OPEN,
+}
+
 
 class HubService(hub_service_pb2_grpc.HubServiceServicer):
-    """GetStatus, WatchStatus and AdoptDatabase; circuits are not built yet.
+    """The status, the circuits by hand, and taking over an existing file.
 
     `clock` gives the time in seconds since 1970.
     """
@@ -32,12 +40,14 @@ class HubService(hub_service_pb2_grpc.HubServiceServicer):
         routes: Routes,
         status: StatusBoard,
         router: Router,
+        circuits: Circuits,
         checks: RequestChecks,
         clock: Callable[[], float],
     ) -> None:
         self._routes = routes
         self._status = status
         self._router = router
+        self._circuits = circuits
         self._checks = checks
         self._start_time = Timestamp()
         self._start_time.FromMicroseconds(int(clock() * 1_000_000))
@@ -58,6 +68,29 @@ class HubService(hub_service_pb2_grpc.HubServiceServicer):
             response = self._update(change)
             response.correlation_id = request.correlation_id
             yield response
+
+    async def OpenCircuit(
+        self, request: messages.OpenCircuitRequest, context: Context
+    ) -> messages.OpenCircuitResponse:
+        """Refuses the calls of a database from now on."""
+        database = self._operated(request)
+        seconds = None
+        if request.HasField("duration"):
+            seconds = positive_seconds(request.duration, "duration")
+        self._circuits.open(database, by=request.source_service, seconds=seconds)
+        return messages.OpenCircuitResponse(
+            correlation_id=request.correlation_id, database=self._database(database)
+        )
+
+    async def CloseCircuit(
+        self, request: messages.CloseCircuitRequest, context: Context
+    ) -> messages.CloseCircuitResponse:
+        """Lets the calls of a database pass again."""
+        database = self._operated(request)
+        self._circuits.close(database, by=request.source_service)
+        return messages.CloseCircuitResponse(
+            correlation_id=request.correlation_id, database=self._database(database)
+        )
 
     async def AdoptDatabase(
         self, request_iterator: AsyncIterator[messages.AdoptDatabaseRequest], context: Context
@@ -83,6 +116,15 @@ class HubService(hub_service_pb2_grpc.HubServiceServicer):
             correlation_id=correlation_id, database=database, tables=tables
         )
 
+    def _operated(self, request: messages.OpenCircuitRequest | messages.CloseCircuitRequest) -> str:
+        """The database whose circuit somebody operates, who may write to it."""
+        self._routes.check_service(request.source_service)
+        database = required_database(request.database)
+        return self._routes.resolve_writable(request.source_service, database).database
+
+    def _database(self, name: str) -> messages.DatabaseStatus:
+        return _database(self._status.database(name))
+
     async def _chunks(
         self,
         first: messages.AdoptDatabaseRequest,
@@ -99,11 +141,9 @@ class HubService(hub_service_pb2_grpc.HubServiceServicer):
             return messages.WatchStatusResponse(snapshot=self._hub(change))
         if isinstance(change, StorageServerState):
             return messages.WatchStatusResponse(storage_server=_storage_server(change))
-        address = self._status.storage_address
-        return messages.WatchStatusResponse(database=_database(change, address))
+        return messages.WatchStatusResponse(database=_database(change))
 
     def _hub(self, state: HubState) -> messages.HubStatus:
-        address = state.storage_server.address
         return messages.HubStatus(
             version=__version__,
             start_time=self._start_time,
@@ -113,8 +153,8 @@ class HubService(hub_service_pb2_grpc.HubServiceServicer):
                 messages.RouteStatus(service=service, database=database)
                 for service, database in sorted(self._routes.services.items())
             ],
-            storage_servers=[_storage_server(state.storage_server)],
-            databases=[_database(database, address) for database in state.databases],
+            storage_servers=map(_storage_server, state.storage_servers),
+            databases=map(_database, state.databases),
         )
 
 
@@ -127,13 +167,13 @@ def _storage_server(state: StorageServerState) -> messages.StorageServerStatus:
     )
 
 
-def _database(state: DatabaseState, storage_server: str) -> messages.DatabaseStatus:
+def _database(state: DatabaseState) -> messages.DatabaseStatus:
     return messages.DatabaseStatus(
         database=state.database,
-        available=state.available,
-        detail=state.detail,
-        storage_server=storage_server,
+        available=state.usable,
+        detail=state.obstacle,
+        storage_server=state.storage_server,
         sequence=state.sequence,
         schema_version=state.schema_version,
-        circuit=messages.CIRCUIT_STATE_CLOSED,
+        circuit=CIRCUIT_STATES[state.circuit],
     )

@@ -12,7 +12,15 @@ from hub.api.checks import (
     request_id_or_new,
     required_request_id,
 )
+from hub.api.operation_messages import (
+    entry_message,
+    operation_message,
+    page_size,
+    page_token,
+    selection,
+)
 from hub.core.router import Draft, Router, Settled
+from hub.core.submissions import Submissions
 from messagehub.errors import HubError, ResultTooLarge
 from messagehub.serving.interceptor import time_left
 from messagehub.status import to_status
@@ -23,23 +31,28 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
-    """Execute, ExecuteBatch, Query and GetOperation; later delivery is not built yet.
+    """Statements now, and operations for later delivery.
 
-    `message_bytes_max` bounds the rows of a whole batch, `query_seconds_max` a query.
+    `message_bytes_max` bounds the rows of a whole batch, `query_seconds_max` a query,
+    `page_bytes_max` a page of operations.
     """
 
     def __init__(
         self,
         *,
         router: Router,
+        submissions: Submissions,
         checks: RequestChecks,
         message_bytes_max: int,
         query_seconds_max: float,
+        page_bytes_max: int,
     ) -> None:
         self._router = router
+        self._submissions = submissions
         self._checks = checks
         self._message_bytes_max = message_bytes_max
         self._query_seconds_max = query_seconds_max
+        self._page_bytes_max = page_bytes_max
 
     async def Execute(
         self, request: messages.ExecuteRequest, context: Context
@@ -108,33 +121,61 @@ class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
     async def GetOperation(
         self, request: messages.GetOperationRequest, context: Context
     ) -> messages.GetOperationResponse:
-        """Tells what became of a write."""
+        """Tells what became of an operation."""
         request_id = required_request_id(request.request_id)
-        database, recorded = await self._router.look_up(
+        known = await self._submissions.get(
             request_id,
             source_service=request.source_service,
             database=request.database,
             correlation_id=request.correlation_id,
             seconds=time_left(),
         )
-        operation = messages.Operation(
-            request_id=request_id,
-            correlation_id=recorded.correlation_id,
-            source_service=recorded.source_service,
-            database=database,
-            attempts=1,
-            sequence=recorded.sequence,
-        )
-        operation.create_time.FromMicroseconds(recorded.time_us)
-        operation.update_time.FromMicroseconds(recorded.time_us)
-        if recorded.error is None:
-            operation.state = messages.OPERATION_STATE_COMPLETED
-            operation.result.CopyFrom(recorded.result)
-        else:
-            operation.state = messages.OPERATION_STATE_FAILED
-            operation.error.CopyFrom(to_status(recorded.error))
         return messages.GetOperationResponse(
-            correlation_id=request.correlation_id, operation=operation
+            correlation_id=request.correlation_id, operation=operation_message(request_id, known)
+        )
+
+    async def SubmitOperation(
+        self, request: messages.SubmitOperationRequest, context: Context
+    ) -> messages.SubmitOperationResponse:
+        """Accepts an operation for later delivery."""
+        refuse_unbuilt(schema_version=request.schema_version)
+        self._checks.statement(request.statement)
+        entry, replayed = await self._submissions.submit(
+            Draft(request.database, request_id_or_new(request.request_id), request.statement),
+            source_service=request.source_service,
+            correlation_id=request.correlation_id,
+        )
+        return messages.SubmitOperationResponse(
+            correlation_id=request.correlation_id,
+            database=entry.queue.database,
+            replayed=replayed,
+            operation=entry_message(entry),
+        )
+
+    async def ListOperations(
+        self, request: messages.ListOperationsRequest, context: Context
+    ) -> messages.ListOperationsResponse:
+        """Lists submitted operations of the service."""
+        page = await self._submissions.page(
+            selection(request),
+            operations_max=page_size(request),
+            bytes_max=self._page_bytes_max,
+        )
+        return messages.ListOperationsResponse(
+            correlation_id=request.correlation_id,
+            operations=[entry_message(entry) for entry in page.entries],
+            next_page_token=page_token(page.before),
+        )
+
+    async def CancelOperation(
+        self, request: messages.CancelOperationRequest, context: Context
+    ) -> messages.CancelOperationResponse:
+        """Takes an operation back that was not delivered."""
+        entry = await self._submissions.cancel(
+            required_request_id(request.request_id), source_service=request.source_service
+        )
+        return messages.CancelOperationResponse(
+            correlation_id=request.correlation_id, operation=entry_message(entry)
         )
 
     def _draft(self, operation: messages.BatchOperation) -> Draft | Settled:

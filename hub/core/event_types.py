@@ -7,8 +7,9 @@ from messagehub.errors import InvalidRequest, NotBuiltYet
 
 CHARACTERS_MAX: Final = 128
 RESERVED_PREFIXES: Final = ("storage.", "schema.", "transaction.")
-# What a service asks of the hub by publishing it.
-REQUESTS: Final = ("storage.operation_request", "storage.schema_request", "storage.backup_request")
+# What a service asks of the hub by publishing it. The first is an operation to submit.
+OPERATION_REQUEST: Final = "storage.operation_request"
+UNBUILT_REQUESTS: Final = ("storage.schema_request", "storage.backup_request")
 
 _type = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
 _pattern = re.compile(r"[a-z0-9_.*]+")
@@ -16,7 +17,7 @@ _pattern = re.compile(r"[a-z0-9_.*]+")
 
 def check_published(event_type: str) -> None:
     """Raises unless a service may publish events of this type."""
-    if event_type in REQUESTS:
+    if event_type in UNBUILT_REQUESTS:
         raise NotBuiltYet(
             f"publishing {event_type} is part of the contract but not built yet: "
             "call the RPC that it stands for",

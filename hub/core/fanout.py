@@ -3,14 +3,14 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass
-from enum import Enum
 from typing import Final
 
 from hub.core.backoff import Backoff
 from hub.core.event_filter import EventFilter
 from hub.core.heartbeat import HeartbeatClock
-from hub.core.journal import Journal, Position
+from hub.core.journal import Journal, Position, Start
 from hub.core.live_tail import LiveTail
 from hub.core.live_tails import LiveTails
 from hub.core.reader import JournalReads
@@ -21,13 +21,6 @@ from messagehub.errors import QueueFull, ShuttingDown
 
 # How many events a subscription looks at before it lets others have their turn.
 EVENTS_SCANNED_MAX: Final = 2_000
-
-
-class Start(Enum):
-    """Where a subscription without a cursor begins."""
-
-    EARLIEST = "the oldest event that is kept"
-    LATEST = "now"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +84,9 @@ class Fanout:
         databases: Sequence[str],
         event_filter: EventFilter,
         start: Start | Mapping[str, Position],
+        on_close: Callable[[], None] = lambda: None,
     ) -> Subscription:
-        """Opens a subscription; the caller closes it.
+        """Opens a subscription; the caller closes it, and then `on_close` is called.
 
         A database that `start` has no position for begins at its oldest event. Raises
         `QueueFull` at a limit, `ShuttingDown`, and, where the storage server must be asked for a
@@ -111,7 +105,7 @@ class Fanout:
         except BaseException:
             give_back()
             raise
-        subscription = self._opened(begins, event_filter, give_back)
+        subscription = self._opened(begins, event_filter, (give_back, on_close))
         if self._closing:
             subscription.end()
         return subscription
@@ -130,11 +124,12 @@ class Fanout:
         self,
         begins: Sequence[Begin],
         event_filter: EventFilter,
-        give_back: Callable[[], None],
+        on_close: Sequence[Callable[[], None]],
     ) -> Subscription:
         def closed() -> None:
             self._open.discard(subscription)
-            give_back()
+            for tell in on_close:
+                tell()
 
         limits = self._limits
         subscription = Subscription(
@@ -153,7 +148,7 @@ class Fanout:
         self._open.add(subscription)
         if self._beating is None:
             self._beating = asyncio.get_running_loop().create_task(
-                self._heartbeats.run(), name="heartbeats"
+                self._heartbeats.run(), name="heartbeats", context=Context()
             )
         return subscription
 

@@ -6,7 +6,15 @@ within an epoch sequences only grow.
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, NamedTuple, Protocol
+
+
+class Start(Enum):
+    """Where a reader without a position begins."""
+
+    EARLIEST = "the oldest event that is kept"
+    LATEST = "now"
 
 
 class Position(NamedTuple):

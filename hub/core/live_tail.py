@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
-from typing import Final, Protocol
+from contextvars import Context
+from typing import Final
 
 from hub.core.bursts import bursts
 from hub.core.commits import CommitAssembler
-from hub.core.event_filter import EventFilter
-from hub.core.journal import Journal, JournalEvent, JournalPage, Position
+from hub.core.journal import Journal, JournalPage, Position
+from hub.core.parking import Follower, Parking
 from hub.core.retries import Retries
 from hub.core.window import Window
 from messagehub.errors import (
@@ -25,18 +26,6 @@ FOLLOWERS_PER_LOOK: Final = 8
 LOST_POSITION: Final = (CursorExpired, CursorEpochChanged)
 
 _log = logging.getLogger(__name__)
-
-
-class Follower(Protocol):
-    """A reader of one database for one subscription."""
-
-    event_filter: EventFilter
-
-    def unpark(self, position: Position) -> None:
-        """Gives a parked follower its position back; there is more to read, or to find out."""
-
-    def wake(self) -> None:
-        """Something changed."""
 
 
 class LiveTail:
@@ -74,15 +63,15 @@ class LiveTail:
         self._retries = retries
         self._sleep = sleep
         self._assembler = CommitAssembler()
-        self._parked: dict[EventFilter, set[Follower]] = {}
-        self._parked_count = 0
+        self._parked = Parking()
         self._watching: set[Follower] = set()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begins to stream."""
+        # In a context of its own: it outlives the call that happens to be the first to need it.
         self._task = asyncio.get_running_loop().create_task(
-            self._run(), name=f"live-tail-{self.database}"
+            self._run(), name=f"live-tail-{self.database}", context=Context()
         )
         self._task.add_done_callback(self._ended)
 
@@ -94,8 +83,7 @@ class LiveTail:
 
     def park(self, follower: Follower) -> None:
         """Takes a follower that has everything up to the window's end."""
-        self._parked.setdefault(follower.event_filter, set()).add(follower)
-        self._parked_count += 1
+        self._parked.add(follower)
 
     def watch(self, follower: Follower) -> None:
         """Wakes the follower at the next change."""
@@ -104,12 +92,7 @@ class LiveTail:
     def leave(self, follower: Follower) -> None:
         """Forgets a follower."""
         self._watching.discard(follower)
-        group = self._parked.get(follower.event_filter)
-        if group is not None and follower in group:
-            group.remove(follower)
-            self._parked_count -= 1
-            if not group:
-                del self._parked[follower.event_filter]
+        self._parked.discard(follower)
 
     async def _run(self) -> None:
         while True:
@@ -137,7 +120,7 @@ class LiveTail:
             await self._sleep(delay)
 
     def _patience(self) -> int:
-        return self._parked_count // FOLLOWERS_PER_LOOK
+        return len(self._parked) // FOLLOWERS_PER_LOOK
 
     def _take(self, page: JournalPage) -> None:
         if self.connected.is_set():
@@ -154,20 +137,22 @@ class LiveTail:
         if self._assembler.held_bytes > self._window_bytes_max:
             window.begin_beyond(self._assembler.held[-1].sequence)
             self._assembler.drop()
-            self._unpark_all(before)
+            _unpark(self._parked.take_all(), before)
         elif complete:
-            self._unpark_interested(complete, before)
+            _unpark(self._parked.take_interested(complete), before)
         self._wake_watching()
 
     def _connect(self, page: JournalPage) -> None:
         if self.window is None:
             self.window = Window(Position(page.epoch, page.boundary), self._window_bytes_max)
+        if self.interrupted:
+            _log.info("live events resumed", extra={"database": self.database})
         self.connections += 1
         self.interrupted = False
         self.connected.set()
 
     def _interrupt(self, failure: HubError) -> None:
-        level = logging.INFO if self.interrupted else logging.WARNING
+        level = logging.DEBUG if self.interrupted else logging.WARNING
         self.interrupted = True
         self.connected.clear()
         self._assembler.drop()
@@ -180,12 +165,12 @@ class LiveTail:
 
     def _lose_position(self, window: Window) -> None:
         self.window = None
-        self._unpark_all(window.position)
+        _unpark(self._parked.take_all(), window.position)
 
     def _fail(self, failure: HubError) -> None:
         self.failure = failure
         if self.window is not None:
-            self._unpark_all(self.window.position)
+            _unpark(self._parked.take_all(), self.window.position)
         self._wake_watching()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -194,26 +179,12 @@ class LiveTail:
         _log.error("live events ended", exc_info=defect, extra={"database": self.database})
         self._fail(InternalError(f"the hub cannot stream {self.database}: its log says why"))
 
-    def _unpark_interested(self, events: Sequence[JournalEvent], position: Position) -> None:
-        interested = [
-            event_filter
-            for event_filter in self._parked
-            if any(event_filter.matches(event) for event in events)
-        ]
-        for event_filter in interested:
-            group = self._parked.pop(event_filter)
-            self._parked_count -= len(group)
-            for follower in group:
-                follower.unpark(position)
-
-    def _unpark_all(self, position: Position) -> None:
-        parked, self._parked = self._parked, {}
-        self._parked_count = 0
-        for group in parked.values():
-            for follower in group:
-                follower.unpark(position)
-
     def _wake_watching(self) -> None:
         watching, self._watching = self._watching, set()
         for follower in watching:
             follower.wake()
+
+
+def _unpark(followers: Iterable[Follower], position: Position) -> None:
+    for follower in followers:
+        follower.unpark(position)

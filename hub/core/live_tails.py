@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 
 from hub.core.live_tail import LiveTail
 
@@ -43,8 +44,9 @@ class LiveTails:
         """One user has gone."""
         self._users[tail] -= 1
         if not self._users[tail] and not self._closed:
-            farewell = asyncio.get_running_loop().create_task(self._say_farewell(tail))
-            self._farewells[tail] = farewell
+            self._farewells[tail] = asyncio.get_running_loop().create_task(
+                self._say_farewell(tail), name=f"farewell-{tail.database}", context=Context()
+            )
 
     async def close(self) -> None:
         """Ends every stream at once. Users that are left may still release."""

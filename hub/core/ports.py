@@ -1,13 +1,16 @@
 """What the core asks of a storage server, and the little that it looks at in the answers."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from messagehub.errors import HubError
 
 
 class Operation(NamedTuple):
-    """One operation for one database; `content` is a statement or an event."""
+    """One operation for one database; `content` is a statement or an event.
+
+    `submitted` = it came through the inbox: it is recorded also if it only reads.
+    """
 
     database: str
     read_only: bool
@@ -15,6 +18,7 @@ class Operation(NamedTuple):
     correlation_id: str
     request_id: str
     content: Any
+    submitted: bool = False
 
 
 class Outcome(Protocol):
@@ -107,8 +111,8 @@ class Operations(Protocol):
 class Storage(Protocol):
     """What a storage server does beside operations."""
 
-    def query(self, reading: Reading, seconds: float) -> AsyncIterator[Page]:
-        """Streams pages; closing the iterator stops the work. Raises a `HubError`."""
+    def query(self, reading: Reading, seconds: float) -> AsyncGenerator[Page]:
+        """Streams pages; closing the generator stops the work. Raises a `HubError`."""
 
     async def look_up(
         self, database: str, request_id: str, *, correlation_id: str, seconds: float

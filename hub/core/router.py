@@ -69,11 +69,15 @@ class Router:
         operation = Operation(
             database, read_only, source_service, correlation_id, draft.request_id, draft.content
         )
+        return Executed(database, await self.deliver(operation, seconds))
+
+    async def deliver(self, operation: Operation, seconds: float) -> Outcome:
+        """Executes an operation whose route was resolved; raises the `HubError` it ended with."""
         (outcome,) = await self._operations.run((operation,), seconds)
         if isinstance(outcome, HubError):
             raise outcome
-        self._status.saw(database, outcome.sequence)
-        return Executed(database, outcome)
+        self._status.saw(operation.database, outcome.sequence)
+        return outcome
 
     async def execute_batch(
         self,
@@ -132,15 +136,19 @@ class Router:
         correlation_id: str,
         seconds: float,
     ) -> tuple[str, Recorded]:
-        """Gives the database of a write and what became of it; raises `OperationNotFound`."""
+        """Gives the database of a write and what became of it.
+
+        Raises `OperationNotFound`, also for a write of another service.
+        """
         route = self._routes.resolve(source_service, database)
         recorded = await self._storage.look_up(
             route.database, request_id, correlation_id=correlation_id, seconds=seconds
         )
-        if recorded is None:
+        if recorded is None or recorded.source_service != source_service:
             raise OperationNotFound(
-                f"{route.database} has no record of a write with the request id {request_id}: it "
-                "never arrived, is not executed yet, or is older than what the journal keeps"
+                f"{route.database} has no record of a write of {source_service} with the request "
+                f"id {request_id}: it never arrived, is not executed yet, or is older than what "
+                "the journal keeps"
             )
         return route.database, recorded
 

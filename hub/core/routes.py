@@ -75,6 +75,11 @@ class Routes:
         if source_service not in self._routes:
             raise self._refusal(source_service, "")
 
+    def check_database(self, database: str) -> None:
+        """Raises `InvalidRoute` for a database that is not configured."""
+        if database not in self.databases:
+            raise self._unknown(database)
+
     def _refusal(self, source_service: str, database: str) -> HubError:
         services = ", ".join(sorted(self.services))
         if not source_service:
@@ -87,14 +92,17 @@ class Routes:
                 f"there is no service {source_service!r}: the configured services are {services}",
                 fields={"source_service": f"must be one of {services}"},
             )
-        databases = ", ".join(self.databases)
         if database not in self.databases:
-            return InvalidRoute(
-                f"there is no database {database!r}: the configured databases are {databases}",
-                fields={"database": f"must be empty or one of {databases}"},
-            )
+            return self._unknown(database)
         return AccessDenied(
             f"the service {source_service} has no grant for the database {database}: "
             "add one to the hub's configuration",
             metadata={"service": source_service, "database": database},
+        )
+
+    def _unknown(self, database: str) -> InvalidRoute:
+        databases = ", ".join(self.databases)
+        return InvalidRoute(
+            f"there is no database {database!r}: the configured databases are {databases}",
+            fields={"database": f"must be empty or one of {databases}"},
         )

@@ -1,7 +1,7 @@
 """How the hub, its storage server and its databases stand: one board, told to everybody else.
 
-The storage adapter writes to it, health and `WatchStatus` read from it. It never says that
-something can be used before it was seen to work.
+The placement of the databases and the circuits write to it, health and `WatchStatus` read from
+it. It never says that something can be used before it was seen to work.
 """
 
 import asyncio
@@ -9,23 +9,43 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from hub.core.breaker import CircuitState
 from messagehub.errors import QueueFull
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseState:
-    """How one database stands; `sequence` is the newest position that the hub has seen."""
+    """How one database stands; `sequence` is the newest position that the hub has seen.
+
+    `available` and `detail` are what its `storage_server`, an address, says, `circuit` what the
+    hub makes of it.
+    """
 
     database: str
     available: bool = False
     detail: str = ""
+    storage_server: str = ""
     sequence: int = 0
     schema_version: str = ""
+    circuit: CircuitState = CircuitState.CLOSED
+    circuit_cause: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """True while calls pass."""
+        return self.available and self.circuit is CircuitState.CLOSED
+
+    @property
+    def obstacle(self) -> str:
+        """Why calls do not pass."""
+        if self.usable or not self.available:
+            return self.detail
+        return f"its circuit is {self.circuit.value}: {self.circuit_cause}"
 
 
 @dataclass(frozen=True, slots=True)
 class StorageServerState:
-    """How the storage server stands."""
+    """How one storage server stands."""
 
     address: str
     connected: bool = False
@@ -38,8 +58,13 @@ class HubState:
     """Everything at one moment."""
 
     ready: bool
-    storage_server: StorageServerState
+    storage_servers: tuple[StorageServerState, ...]
     databases: tuple[DatabaseState, ...]
+
+    @property
+    def connected(self) -> bool:
+        """True while the hub is connected to at least one storage server."""
+        return any(server.connected for server in self.storage_servers)
 
 
 Change = HubState | StorageServerState | DatabaseState
@@ -74,12 +99,10 @@ class StatusBoard:
     listener is called at once on every change, with the whole status; it must not block.
     """
 
-    def __init__(
-        self, *, address: str, databases: Iterable[str], changes_max: int, watchers_max: int
-    ) -> None:
-        self._server = StorageServerState(address)
+    def __init__(self, *, databases: Iterable[str], changes_max: int, watchers_max: int) -> None:
+        self._servers: dict[str, StorageServerState] = {}
         self._databases = {
-            name: DatabaseState(name, detail=self._disconnected_detail()) for name in databases
+            name: DatabaseState(name, detail="nothing is known of it yet") for name in databases
         }
         # Apart from the states, because they move with every write.
         self._positions = dict.fromkeys(self._databases, 0)
@@ -90,22 +113,18 @@ class StatusBoard:
         self._started = False
         self._closed = False
 
-    @property
-    def connected(self) -> bool:
-        """True while the hub is connected to the storage server."""
-        return self._server.connected
-
-    @property
-    def storage_address(self) -> str:
-        """Where the storage server is."""
-        return self._server.address
-
     def snapshot(self) -> HubState:
         """Gives the whole status."""
-        ready = self._started and not self._closed and self._server.connected
+        servers = tuple(self._servers.values())
+        connected = any(server.connected for server in servers)
+        ready = self._started and not self._closed and connected
         states = self._databases.values()
         databases = tuple(replace(s, sequence=self._positions[s.database]) for s in states)
-        return HubState(ready, self._server, databases)
+        return HubState(ready, servers, databases)
+
+    def database(self, name: str) -> DatabaseState:
+        """Gives how one database stands."""
+        return replace(self._databases[name], sequence=self._positions[name])
 
     def listen(self, listener: Callable[[HubState], None]) -> None:
         """Calls the listener now and on every change."""
@@ -122,37 +141,25 @@ class StatusBoard:
         self._closed = True
         self._tell_whole()
 
-    def connect(self, *, version: str, engine: str, databases: Sequence[DatabaseState]) -> None:
-        """The storage server answered with all of its databases."""
-        told = {state.database: state for state in databases}
-        for name in self._databases:
-            silent = DatabaseState(name, detail="the storage server does not know this database")
-            self._databases[name] = told.get(name, silent)
-            self._positions[name] = self._databases[name].sequence
-        self._server = StorageServerState(
-            self._server.address, connected=True, version=version, engine=engine
-        )
-        self._tell(self._server, *self._databases.values())
-
-    def change(self, databases: Sequence[DatabaseState]) -> None:
-        """The storage server says how some databases stand now."""
+    def show(
+        self, servers: Sequence[StorageServerState], databases: Sequence[DatabaseState]
+    ) -> None:
+        """Storage servers and databases stand like this now."""
+        for server in servers:
+            self._servers[server.address] = server
         known = [state for state in databases if state.database in self._databases]
         for state in known:
-            self._databases[state.database] = state
-            self._positions[state.database] = state.sequence
-        self._tell(*known)
+            self._put(state)
+        self._tell(*servers, *(self.database(state.database) for state in known))
 
-    def disconnect(self) -> None:
-        """The connection to the storage server is gone, and with it every database."""
-        if not self._server.connected:
-            return
-        self._server = replace(self._server, connected=False)
-        detail = self._disconnected_detail()
-        for name, state in self._databases.items():
-            self._databases[name] = replace(
-                state, available=False, detail=detail, sequence=self._positions[name]
-            )
-        self._tell(self._server, *self._databases.values())
+    def circuits(self, changes: Iterable[tuple[str, CircuitState, str]]) -> None:
+        """Circuits changed: the database, where its circuit stands, and why."""
+        changed = []
+        for name, circuit, cause in changes:
+            state = replace(self._databases[name], circuit=circuit, circuit_cause=cause)
+            self._databases[name] = state
+            changed.append(replace(state, sequence=self._positions[name]))
+        self._tell(*changed)
 
     def saw(self, database: str, sequence: int) -> None:
         """Remembers a journal position; positions alone are not told to watchers."""
@@ -187,8 +194,15 @@ class StatusBoard:
         finally:
             self._watchers.discard(watcher)
 
-    def _disconnected_detail(self) -> str:
-        return f"the hub is not connected to the storage server at {self._server.address}"
+    def _put(self, state: DatabaseState) -> None:
+        """Keeps what the storage server says; the circuit stays as it is."""
+        old = self._databases[state.database]
+        if state.available:
+            # One that cannot use the database may not know its position.
+            self._positions[state.database] = state.sequence
+        self._databases[state.database] = replace(
+            state, circuit=old.circuit, circuit_cause=old.circuit_cause
+        )
 
     def _tell(self, *changes: Change) -> None:
         for watcher in self._watchers:
@@ -202,6 +216,6 @@ class StatusBoard:
         self._notify()
 
     def _notify(self) -> None:
-        state = self.snapshot()
         for listener in self._listeners:
-            listener(state)
+            # Anew for each: a listener may have changed it, as circuits do.
+            listener(self.snapshot())

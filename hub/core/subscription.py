@@ -9,6 +9,7 @@ from hub.core.event_filter import EventFilter
 from hub.core.heartbeat import HeartbeatClock
 from hub.core.journal import JournalEvent, Position
 from hub.core.live_tail import LiveTail
+from hub.core.lost_position import lost_position
 from hub.core.reader import JournalReads, Reader
 from hub.core.window import Share
 from messagehub.errors import CursorEpochChanged, CursorExpired, HubError
@@ -39,6 +40,7 @@ class Subscription:
     __slots__ = (
         "_closed",
         "_ending",
+        "_failure",
         "_heartbeats",
         "_on_close",
         "_overdue",
@@ -46,7 +48,6 @@ class Subscription:
         "_share",
         "_silent",
         "_waiter",
-        "_woken",
     )
 
     def __init__(
@@ -70,8 +71,8 @@ class Subscription:
         self._silent = True  # nothing was sent yet
         self._overdue = False
         self._ending = False
+        self._failure: HubError | None = None
         self._closed = False
-        self._woken = False
         self._waiter: asyncio.Future[None] | None = None
         heartbeats.arm(self)
 
@@ -80,10 +81,12 @@ class Subscription:
 
         Without events an empty batch comes at every heartbeat, and at the very beginning as
         soon as the positions are known to be good. Raises the `HubError` that a database or its
-        position ends with; a lost position carries `oldest_cursor`.
+        position ends with, or that `fail` was called with; a lost position carries
+        `oldest_cursor`.
         """
         while not self._closed:
-            self._woken = False
+            if self._failure is not None:
+                raise self._failure
             events: list[JournalEvent] = []
             if self._ending:
                 self.close()
@@ -111,6 +114,11 @@ class Subscription:
     def end(self) -> None:
         """Lets the stream end after one more message."""
         self._ending = True
+        self._wake()
+
+    def fail(self, failure: HubError) -> None:
+        """Lets the stream end at once, with an error."""
+        self._failure = failure
         self._wake()
 
     def close(self) -> None:
@@ -150,37 +158,14 @@ class Subscription:
         try:
             return reader.ready()
         except (CursorExpired, CursorEpochChanged) as failure:
-            raise self._lost(reader, failure) from failure
-
-    def _lost(self, reader: Reader, failure: HubError) -> HubError:
-        """The same error with the oldest cursor that this subscription can begin at instead."""
-        database = reader.tail.database
-        metadata = {"database": database}
-        epoch = failure.metadata.get("epoch")
-        oldest = failure.metadata.get("oldest_sequence", "")
-        if epoch is not None and oldest.isdecimal():
             positions = {other.tail.database: other.position for other in self._readers}
-            positions[database] = Position(epoch, int(oldest))
-            metadata["oldest_cursor"] = cursor.encode(positions)
-        what = (
-            "the events right after the cursor are not kept any more"
-            if isinstance(failure, CursorExpired)
-            else "it was restored or replaced, or the cursor is not from this hub's data"
-        )
-        return type(failure)(
-            f"{database} cannot go on from the cursor: {what}. Subscribe again with the cursor "
-            "in the metadata oldest_cursor, or from earliest or latest",
-            metadata=metadata,
-        )
+            raise lost_position(failure, reader.tail.database, positions) from failure
 
     def _wake(self) -> None:
-        self._woken = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def _wait(self) -> None:
-        if self._woken:
-            return
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             await self._waiter

@@ -1,8 +1,8 @@
 """One exchange with a hub: frames of operations in, frames of outcomes out.
 
 Outcomes that are ready together leave together; while one frame is being written the next one
-gathers. When more is waiting to leave than the limit, no further frames are taken in, so a hub
-that does not read cannot grow this process.
+gathers. When more is waiting to leave than the limit, no further frames are taken in, and the
+results of reads are dropped for an error, so a hub that does not read cannot grow this process.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 
-from messagehub.errors import HubError
+from messagehub.errors import HubError, QueueFull
 from messagehub.status import to_status
 from messagehub.storage.v1 import storage_service_pb2 as wire
 from storage.core.databases import Databases
@@ -120,6 +120,14 @@ class Exchange:
                     "detail": outcome.error.message,
                 },
             )
+        if self._outgoing_bytes > self._limits.outgoing_bytes_max and is_read(outcome):
+            outcome = Outcome(
+                error=QueueFull(
+                    "more results wait to leave for the hub than it takes (outgoing_bytes_max): "
+                    "read less at a time, or try again later",
+                    retry_after=1.0,
+                )
+            )
         encoded = encode(number, outcome)
         self._outgoing.append(encoded)
         self._outgoing_bytes += encoded.ByteSize()
@@ -144,6 +152,11 @@ class Exchange:
             self._room.set()
         self._frames_told = self._frames_taken
         return frame
+
+
+def is_read(outcome: Outcome) -> bool:
+    """True for the result of a read, which can be had again; what a write did must be told."""
+    return outcome.result is not None and not outcome.event_id
 
 
 def encode(number: int, outcome: Outcome) -> wire.Outcome:

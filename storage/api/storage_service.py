@@ -3,22 +3,34 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
+from google.rpc import status_pb2
 
 from messagehub import __version__
+from messagehub.errors import HubError, InternalError
 from messagehub.serving import logs
 from messagehub.serving.interceptor import time_left
+from messagehub.status import to_status
 from messagehub.storage.v1 import storage_service_pb2 as wire
 from messagehub.storage.v1 import storage_service_pb2_grpc
+from storage.api import subscriptions
 from storage.api.adoption import Adoption
 from storage.api.exchange import Exchange, ExchangeLimits, encode
 from storage.core.database import Database
 from storage.core.databases import Databases
 from storage.core.operation import Operation
+from storage.core.subscriptions import Change, Subscription
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class _Addressed(Protocol):
+    """A request that changes a named subscription."""
+
+    database: str
+    correlation_id: str
 
 
 class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
@@ -118,11 +130,63 @@ class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
                     databases=[_state(database) for database in databases],
                 )
 
+    async def OpenSubscription(
+        self, request: wire.OpenSubscriptionRequest, context: Context
+    ) -> wire.OpenSubscriptionResponse:
+        """Makes a named subscription where it is new, and tells where it stands."""
+        kept = await self._change(request, subscriptions.opening(request))
+        if kept is None:
+            raise InternalError("a subscription that was opened is not there")
+        return subscriptions.opened(kept)
+
+    async def HoldSubscriptions(
+        self, request: wire.HoldSubscriptionsRequest, context: Context
+    ) -> wire.HoldSubscriptionsResponse:
+        """Prolongs leases, or gives them up."""
+        outcomes = await asyncio.gather(
+            *(self._outcome(request, hold) for hold in subscriptions.holdings(request))
+        )
+        return wire.HoldSubscriptionsResponse(outcomes=outcomes)
+
+    async def AcknowledgeSubscription(
+        self, request: wire.AcknowledgeSubscriptionRequest, context: Context
+    ) -> wire.AcknowledgeSubscriptionResponse:
+        """Moves an acknowledged position on."""
+        await self._change(request, subscriptions.acknowledgement(request))
+        return wire.AcknowledgeSubscriptionResponse()
+
+    async def ListSubscriptions(
+        self, request: wire.ListSubscriptionsRequest, context: Context
+    ) -> wire.ListSubscriptionsResponse:
+        """Tells how named subscriptions stand."""
+        database = self._databases.get(request.database)
+        standings = await database.subscriptions(request.source_service, request.subscription)
+        return wire.ListSubscriptionsResponse(states=map(subscriptions.state, standings))
+
+    async def DeleteSubscription(
+        self, request: wire.DeleteSubscriptionRequest, context: Context
+    ) -> wire.DeleteSubscriptionResponse:
+        """Forgets a named subscription."""
+        await self._change(request, subscriptions.deletion(request))
+        return wire.DeleteSubscriptionResponse()
+
     async def AdoptDatabase(
         self, request_iterator: AsyncIterator[wire.AdoptDatabaseRequest], context: Context
     ) -> wire.AdoptDatabaseResponse:
         """Fills an empty database with a copy of a SQLite file."""
         return wire.AdoptDatabaseResponse(tables=await self._adoption.run(request_iterator))
+
+    async def _outcome(self, request: _Addressed, change: Change) -> status_pb2.Status:
+        try:
+            await self._change(request, change)
+        except HubError as refusal:
+            return to_status(refusal)
+        return status_pb2.Status()
+
+    async def _change(self, request: _Addressed, change: Change) -> Subscription | None:
+        return await self._databases.get(request.database).change(
+            change, correlation_id=request.correlation_id, seconds=time_left()
+        )
 
 
 def _state(database: Database) -> wire.DatabaseState:

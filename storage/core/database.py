@@ -20,8 +20,6 @@ from pathlib import Path
 from messagehub.errors import (
     AccessDenied,
     Cancelled,
-    CursorEpochChanged,
-    CursorExpired,
     DatabaseUnavailable,
     HubError,
     InternalError,
@@ -31,9 +29,11 @@ from messagehub.errors import (
 from messagehub.v1.event_pb2 import Event
 from messagehub.v1.statement_pb2 import ResultSet
 from storage.core.engine import Access, Engine, EngineLost, Recorded
+from storage.core.extent import Extent, Place
 from storage.core.fair_queue import FairQueue, QueueLimits
-from storage.core.operation import Applied, Operation, Position
+from storage.core.operation import Applied, Operation, Position, ask
 from storage.core.read_lanes import ReadLanes, ReadLimits
+from storage.core.subscriptions import Change, Standing, Subscription
 from storage.core.tail import Tail
 from storage.core.write_lane import WriteLane
 
@@ -63,6 +63,7 @@ class DatabaseLimits:
     queries_max: int
     tail_bytes_max: int
     tail_message_events_max: int
+    tail_message_bytes_max: int
     tail_heartbeat_seconds: float
     reopen_seconds: float
 
@@ -180,7 +181,8 @@ class Database:
         Raises `CursorEpochChanged` or `CursorExpired` if the position is not of this journal.
         """
         position = await self.position()
-        self._check_position(epoch, after, position)
+        extent = Extent(self.name, position.epoch, position.oldest_sequence, position.sequence)
+        extent.check(Place(epoch or position.epoch, after))
         tail = self._tail
         with self._use():
             yield [], replace(position, sequence=after)
@@ -192,6 +194,28 @@ class Database:
                     await self._more(after)
                 yield events, replace(self._position, sequence=after)
         raise ShuttingDown("the database was closed: subscribe again", retry_after=1.0)
+
+    async def change(
+        self, change: Change, *, correlation_id: str, seconds: float
+    ) -> Subscription | None:
+        """Changes a named subscription and gives what is kept; on disk when this returns."""
+        operation = Operation(
+            source_service=change.source_service,
+            correlation_id=correlation_id,
+            request_id="",
+            deadline=self._loop.time() + seconds,
+            deliver=lambda _: None,
+            subscription=change,
+        )
+        outcome = await ask(self.submit, operation)
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.subscription
+
+    async def subscriptions(self, source_service: str, name: str) -> list[Standing]:
+        """Tells how the named subscriptions of a service stand, or the one with this name."""
+        await self.open()
+        return await self._engine.subscriptions(source_service, name)
 
     async def recorded(self, request_id: str) -> Recorded | None:
         """Gives what the journal has of a request id."""
@@ -227,6 +251,8 @@ class Database:
             await self._writes.end(loss.error)
             raise loss.error from loss
         self._position = replace(self._position, oldest_sequence=trimmed.oldest_sequence)
+        for lost in trimmed.cut_off:
+            lost.log_cut_off()
         return trimmed.rows == at_most
 
     async def close(self) -> None:
@@ -235,12 +261,15 @@ class Database:
             if self.idle_since() is not None:  # nobody has come since it was found idle
                 await self._turn_off(State.CLOSED, ShuttingDown(f"{self.name} is being closed"))
 
-    async def end(self) -> None:
-        """Finishes what is under way, refuses the rest, closes, and stays closed."""
+    async def end(self, seconds: float | None = None) -> None:
+        """Finishes what is under way, refuses the rest, closes, and stays closed.
+
+        Writes that are not done after so many seconds are interrupted, and leave nothing.
+        """
         async with self._turning:
             reason = ShuttingDown("the storage server is stopping", retry_after=1.0)
             if self.state in (State.OPEN, State.FENCED):
-                await self._turn_off(State.ENDED, reason)
+                await self._turn_off(State.ENDED, reason, seconds)
             self.state = State.ENDED
             for operation in self._arrivals.take_all():
                 operation.refuse(reason)
@@ -299,7 +328,11 @@ class Database:
                 group_operations_max=self._limits.group_operations_max,
             )
             self._reads = ReadLanes(
-                FairQueue(self._limits.queue), engine.drain, self._submit_write, self._limits.reads
+                FairQueue(self._limits.queue),
+                engine.drain,
+                self._submit_write,
+                self._limits.reads,
+                self._loop.time,
             )
             self.state = State.OPEN
             self._used_at = self._loop.time()
@@ -307,12 +340,12 @@ class Database:
             self._resubmit_arrivals()
             self._tell(None)
 
-    async def _turn_off(self, state: State, reason: HubError) -> None:
+    async def _turn_off(self, state: State, reason: HubError, seconds: float | None = None) -> None:
         self._position = replace(self._position, sequence=self._tail.sequence)
         self.state = state
         for operation in self._queries:
             operation.cancelled = True
-        await self._writes.end(reason)
+        await self._writes.end(reason, seconds)
         await self._reads.end(reason)
         self._tail.end()
         await self._engine.close()
@@ -346,36 +379,14 @@ class Database:
             self._uses -= 1
             self._used_at = self._loop.time()
 
-    def _check_position(self, epoch: str, after: int, position: Position) -> None:
-        facts = {
-            "database": self.name,
-            "epoch": position.epoch,
-            "oldest_sequence": str(position.oldest_sequence),
-        }
-        if epoch and epoch != position.epoch:
-            raise CursorEpochChanged(
-                f"the cursor is from another life of {self.name} (it was restored or replaced "
-                "since): begin again at the oldest cursor",
-                metadata=facts,
-            )
-        if after < position.oldest_sequence:
-            raise CursorExpired(
-                f"the cursor is older than what {self.name} keeps: begin again at the oldest "
-                "cursor and expect to have missed events",
-                metadata=facts,
-            )
-        if after > position.sequence:
-            raise CursorEpochChanged(
-                f"the cursor is ahead of {self.name}, so it is not from this data: begin again "
-                "at the oldest cursor",
-                metadata=facts,
-            )
-
     async def _events_after(self, after: int) -> list[Event]:
         limit = self._limits.tail_message_events_max
-        events = self._tail.after(after, limit)
+        events = self._tail.after(after, limit, self._limits.tail_message_bytes_max)
         if events is None:
             events = await self._engine.journal(after, limit)
+            # A commit that is not announced yet is no position yet: whoever came back with it
+            # would be told that it is not from this data.
+            events = [event for event in events if event.sequence <= self._tail.sequence]
         return events
 
     async def _more(self, after: int) -> None:

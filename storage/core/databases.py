@@ -94,12 +94,15 @@ class Databases:
                 told |= {database: database.detail for database in changed}
                 yield changed
 
-    async def end(self) -> None:
-        """Finishes what is under way in every database and closes all of them."""
+    async def end(self, seconds: float | None = None) -> None:
+        """Finishes what is under way in every database and closes all of them.
+
+        Writes that are not done after so many seconds are interrupted, and leave nothing.
+        """
         self._ended = True
         self._ring()
         self._keeper.cancel()
-        await asyncio.gather(*(database.end() for database in self._databases.values()))
+        await asyncio.gather(*(database.end(seconds) for database in self._databases.values()))
         await asyncio.gather(self._keeper, return_exceptions=True)
 
     def _open_engine(self, name: str) -> Engine:
@@ -128,9 +131,12 @@ class Databases:
     async def _keep(self) -> None:
         while True:
             await asyncio.sleep(self._upkeep.every_seconds)
-            for database in list(self._databases.values()):
-                await self._trim(database)
-            await self._close_idle()
+            try:
+                for database in list(self._databases.values()):
+                    await self._trim(database)
+                await self._close_idle()
+            except Exception:  # noqa: BLE001 - a defect that one round meets must not end the rounds
+                _log.exception("upkeep failed")
 
     async def _trim(self, database: Database) -> None:
         horizon = self._wall_clock() - self._upkeep.journal_age_seconds_max

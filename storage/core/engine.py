@@ -17,6 +17,9 @@ order, and none is used twice within an epoch.
 **Interruption.** A statement whose operation is overdue or cancelled ends within 100 ms, and the
 connection stays usable.
 
+**Named subscriptions.** A change of one is durable like any operation, but it is no event. What
+they have not acknowledged, `trim` does not forget while they are within their limits.
+
 **Confinement.** A statement reaches nothing but its own database: no other file, no setting, no
 transaction control, nothing of the engine's own tables.
 
@@ -34,6 +37,7 @@ from messagehub.errors import DatabaseUnavailable
 from messagehub.v1.event_pb2 import Event
 from messagehub.v1.statement_pb2 import ResultSet, Statement
 from storage.core.operation import Applied, Operation, Outcome, Position
+from storage.core.subscriptions import Standing
 
 
 class EngineLost(Exception):
@@ -68,10 +72,14 @@ class Recorded:
 
 @dataclass(slots=True, frozen=True)
 class Trimmed:
-    """How many entries were forgotten, and the oldest position that a follower may name now."""
+    """How many entries were forgotten, and the oldest position that a follower may name now.
+
+    `cut_off` are the named subscriptions that lost entries by it.
+    """
 
     rows: int
     oldest_sequence: int
+    cut_off: Sequence[Standing] = ()
 
 
 class Engine(Protocol):
@@ -112,7 +120,7 @@ class Engine(Protocol):
         """Streams the rows of a reading statement from one snapshot; close it to stop the work."""
 
     async def journal(self, after_sequence: int, limit: int) -> list[Event]:
-        """Gives at most `limit` events after a position, in order.
+        """Gives at most `limit` events after a position, in order; fewer if they are large.
 
         Raises `CursorExpired` if some of them are forgotten.
         """
@@ -123,11 +131,18 @@ class Engine(Protocol):
     async def trim(self, *, older_than_us: int, keep_rows: int, at_most: int) -> Trimmed:
         """Forgets old journal entries, at most so many of them.
 
-        Never forgets the newest entry, so that sequences are never used twice.
+        Never forgets the newest entry, so that sequences are never used twice. Named subscriptions
+        that are too far behind to be waited for are marked as cut off in the same commit.
         """
+
+    async def subscriptions(self, source_service: str, name: str) -> list[Standing]:
+        """Tells how the named subscriptions of a service stand, or the one with this name."""
 
     async def adopt(self, file: Path) -> list[str]:
         """Replaces an empty database by a copy of `file`; gives the tables that it now holds.
+
+        Named subscriptions stay, at the beginning of the new journal; those that had events left
+        to acknowledge are marked as cut off.
 
         Raises `DatabaseNotEmpty` if it holds tables, `InvalidRequest` if the file is no database.
         """

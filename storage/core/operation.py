@@ -8,13 +8,17 @@ from typing import Final
 from messagehub.errors import Cancelled, DeadlineExceeded, HubError
 from messagehub.v1.event_pb2 import Event
 from messagehub.v1.statement_pb2 import ResultSet, Statement
+from storage.core.subscriptions import Change, Subscription
 
 NO_SEQUENCE: Final = 0
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one operation: a result or an error."""
+    """What became of one operation: a result or an error.
+
+    `subscription` is what is kept after a change of one, None where it is gone.
+    """
 
     result: ResultSet | None = None
     error: HubError | None = None
@@ -22,14 +26,17 @@ class Outcome:
     schema_version: str = ""
     replayed: bool = False
     event_id: str = ""
+    subscription: Subscription | None = None
 
 
 @dataclass(slots=True, eq=False)
 class Operation:
     """One statement or event for one database; `deliver` is called exactly once, on the loop.
 
-    A `submitted` operation is recorded even if it only reads. `deadline` is a time of the loop's
-    clock. `cancelled` may be set from the loop while a thread runs the operation.
+    A change of a named `subscription` comes the same way, so that it shares the commit of what is
+    being written; it leaves no journal entry. A `submitted` operation is recorded even if it only
+    reads. `deadline` is a time of the loop's clock. `cancelled` may be set from the loop while a
+    thread runs the operation.
     """
 
     source_service: str
@@ -39,6 +46,7 @@ class Operation:
     deliver: Callable[[Outcome], None]
     statement: Statement | None = None
     event: Event | None = None
+    subscription: Change | None = None
     read_only: bool = False
     submitted: bool = False
     size_bytes: int = 0

@@ -2,14 +2,15 @@
 
 A lane is one trip to a reader's thread, which runs operation after operation until the queue is
 empty: at high load a trip is shared by many reads. One lane does the work as long as it keeps
-moving. When nothing was taken from the queue for a moment although something waits, the running
-reads are slow ones, and the next lane is opened: a slow read never holds up those it arrived with.
+moving. When no lane took anything for a moment although something waits, the running reads are slow
+ones, and the next lane is opened: a slow read never holds up those that it arrived with.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from messagehub.errors import Cancelled, HubError, InternalError
@@ -50,16 +51,18 @@ class ReadLanes:
         drain: Drain,
         divert: Callable[[Operation], None],
         limits: ReadLimits,
+        clock: Callable[[], float],
     ) -> None:
         self._queue = queue
         self._drain = drain
         self._divert = divert
         self._limits = limits
+        self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._free = list(range(limits.lanes_max - 1, -1, -1))
         self._lanes: set[asyncio.Task[None]] = set()
         self._ending: HubError | None = None
-        self._taken = 0
+        self._taken_at: dict[int, float] = {}
         self._watch: asyncio.TimerHandle | None = None
         self._done: deque[tuple[Operation, Outcome | None]] = deque()
         self._flushing = False
@@ -75,7 +78,7 @@ class ReadLanes:
         if self._ending is not None:
             raise self._ending
         self._queue.put(operation)
-        if not self._lanes:
+        if self._free and not self._moving():
             self._open_lane()
         elif self._watch is None:
             self._watch_for_stall()
@@ -95,13 +98,14 @@ class ReadLanes:
 
     def _open_lane(self) -> None:
         lane = self._free.pop()
+        self._taken_at[lane] = self._clock()
         task = self._loop.create_task(self._run(lane))
         self._lanes.add(task)
         task.add_done_callback(lambda _: self._close_lane(lane, task))
 
     async def _run(self, lane: int) -> None:
         try:
-            await self._drain(lane, self._take, self._deliver)
+            await self._drain(lane, partial(self._take, lane), self._deliver)
         except HubError as failure:
             self._refuse_all(failure)
 
@@ -111,30 +115,36 @@ class ReadLanes:
 
     def _close_lane(self, lane: int, task: asyncio.Task[None]) -> None:
         self._lanes.discard(task)
+        self._taken_at.pop(lane, None)
         self._free.append(lane)
         if not task.cancelled() and (failure := task.exception()) is not None:
             self._refuse_all(InternalError(f"the reader failed: {type(failure).__name__}"))
             self._loop.call_exception_handler({"message": "a reader failed", "exception": failure})
-        if len(self._queue) and not self._lanes and self._ending is None:
+        if len(self._queue) and not self._moving() and self._ending is None:
             self._open_lane()
 
-    def _watch_for_stall(self) -> None:
-        taken = self._taken
+    def _moving(self) -> bool:
+        """True if some lane took an operation a moment ago, and so will be back for the next."""
+        now = self._clock()
+        return any(
+            now - taken_at <= self._limits.stall_seconds for taken_at in self._taken_at.values()
+        )
 
+    def _watch_for_stall(self) -> None:
         def look() -> None:
             self._watch = None
             if not len(self._queue) or self._ending is not None:
                 return
-            if self._taken == taken and self._free:
+            if self._free and not self._moving():
                 self._open_lane()
             self._watch_for_stall()
 
         self._watch = self._loop.call_later(self._limits.stall_seconds, look)
 
-    def _take(self) -> Operation | None:
+    def _take(self, lane: int) -> Operation | None:
         operation = self._queue.take()
         if operation is not None:
-            self._taken += 1
+            self._taken_at[lane] = self._clock()
             self._running.add(operation)
         return operation
 

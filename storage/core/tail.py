@@ -36,12 +36,22 @@ class Tail:
         self._bell.set()
         self._bell = asyncio.Event()
 
-    def after(self, sequence: int, limit: int) -> list[Event] | None:
-        """Gives at most `limit` events after a position; None if the window begins later."""
+    def after(self, sequence: int, limit: int, bytes_max: int) -> list[Event] | None:
+        """Gives the events after a position; None if the window begins later.
+
+        At most `limit` of them, and about `bytes_max`, but at least one if there is one.
+        """
         if sequence < self._window_start:
             return None
         first = bisect_right(self._events, sequence, key=lambda entry: entry[0])
-        return [event for _, event, _ in islice(self._events, first, first + limit)]
+        events: list[Event] = []
+        total = 0
+        for _, event, size in islice(self._events, first, first + limit):
+            total += size
+            if events and total > bytes_max:
+                break
+            events.append(event)
+        return events
 
     async def more(self) -> None:
         """Waits for the next commit."""

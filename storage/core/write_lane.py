@@ -7,8 +7,9 @@ when the lane ends.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
-from messagehub.errors import DatabaseUnavailable, HubError, InternalError
+from messagehub.errors import Cancelled, DatabaseUnavailable, HubError, InternalError
 from storage.core.engine import EngineLost
 from storage.core.fair_queue import FairQueue
 from storage.core.operation import Applied, Operation
@@ -32,6 +33,7 @@ class WriteLane:
         self._lost = lost
         self._group_operations_max = group_operations_max
         self._ending: HubError | None = None
+        self._running: Sequence[Operation] = ()
         self._wanted = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -47,10 +49,16 @@ class WriteLane:
         self._queue.put(operation)
         self._wanted.set()
 
-    async def end(self, reason: HubError) -> None:
-        """Lets the group under way finish, refuses what waits with `reason`, and returns."""
+    async def end(self, reason: HubError, seconds: float | None = None) -> None:
+        """Lets the group under way finish, refuses what waits with `reason`, and returns.
+
+        After so many seconds the group is interrupted: what of it is not done is refused too.
+        """
         self._ending = self._ending or reason
         self._wanted.set()
+        await asyncio.wait([self._task], timeout=seconds)
+        for operation in self._running:
+            operation.cancelled = True
         await self._task
 
     async def _run(self) -> None:
@@ -74,10 +82,11 @@ class WriteLane:
                 await self._commit(group)
 
     async def _commit(self, group: list[Operation]) -> None:
+        self._running = group
         try:
             applied = await self._apply(group)
         except HubError as failure:
-            self._refuse(group, failure)
+            self._refuse(group, self._told(failure))
             return
         except EngineLost as loss:
             self._ending = loss.error
@@ -96,10 +105,21 @@ class WriteLane:
                 {"message": "a writer failed", "exception": failure}
             )
             return
+        finally:
+            self._running = ()
         self._committed(applied)
         for operation, outcome in zip(group, applied.outcomes, strict=False):
-            operation.answer(outcome)
+            if outcome.error is None:
+                operation.answer(outcome)
+            else:
+                operation.answer(replace(outcome, error=self._told(outcome.error)))
         self._queue.put_back(group[len(applied.outcomes) :])
+
+    def _told(self, error: HubError) -> HubError:
+        """What was interrupted because the lane ends was not cancelled by its caller."""
+        if self._ending is not None and isinstance(error, Cancelled):
+            return self._ending
+        return error
 
     @staticmethod
     def _refuse(group: list[Operation], error: HubError) -> None:

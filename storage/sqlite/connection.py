@@ -19,7 +19,7 @@ from storage.sqlite.guard import Guard
 
 Result = TypeVar("Result")
 
-CACHED_STATEMENTS: Final = 512
+CACHED_STATEMENTS: Final = 128
 CHECKPOINT_PAGES: Final = 1000
 JOURNAL_SIZE_BYTES_MAX: Final = 64 * 1024 * 1024
 LIKE_PATTERN_BYTES_MAX: Final = 1000

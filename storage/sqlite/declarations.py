@@ -19,7 +19,8 @@ TEXT_CHARACTERS_REMEMBERED: Final = 4096
 # Strings, quoted names and comments are kept; parameters outside of them are replaced. The forms
 # of a parameter are those of sqlite.org/lang_expr.html#varparam.
 _PARAMETERS: Final = re.compile(
-    r"""('(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|--[^\n]*|/\*.*?(?:\*/|\Z))"""
+    r"""('(?>[^']|'')*+(?:'|\Z)|"(?>[^"]|"")*+(?:"|\Z)|`(?>[^`]|``)*+(?:`|\Z)|\[[^\]]*+(?:\]|\Z)"""
+    r"""|--[^\n]*|/\*.*?(?:\*/|\Z))"""
     r"""|\?\d*|[:@$]\w+(?:::\w+)*(?:\([^)]*\))?""",
     re.DOTALL,
 )
@@ -34,38 +35,49 @@ class Declarations:
         self._raw = raw
         self._known: OrderedDict[tuple[int, str], list[str]] = OrderedDict()
 
-    def columns(self, cursor: sqlite3.Cursor, query: str, shape: int) -> list[Column]:
-        """Gives the columns of a running query; `shape` changes whenever the schema does."""
-        names = [description[0] for description in cursor.description]
+    def types(self, query: str, shape: int) -> list[str]:
+        """Gives the declared types of a query's columns; none where SQLite knows none.
+
+        To be asked before the query runs: making the view ends what runs on the connection.
+        `shape` changes whenever the schema does.
+        """
         key = (shape, query)
         types = self._known.get(key)
-        if types is None:
-            types = self._derive(query)
-            if len(query) <= TEXT_CHARACTERS_REMEMBERED:
-                self._known[key] = types
-            if len(self._known) > TEXTS_REMEMBERED:
-                self._known.popitem(last=False)
-        else:
+        if types is not None:
             self._known.move_to_end(key)
-        if len(types) != len(names):
-            types = [""] * len(names)
-        return [
-            Column(name=name, declared_type=declared)
-            for name, declared in zip(names, types, strict=True)
-        ]
+            return types
+        types = self._derive(query)
+        if len(query) <= TEXT_CHARACTERS_REMEMBERED:
+            self._known[key] = types
+        if len(self._known) > TEXTS_REMEMBERED:
+            self._known.popitem(last=False)
+        return types
 
     def _derive(self, query: str) -> list[str]:
         bare = _PARAMETERS.sub(lambda found: found.group(1) or "NULL", query)
         try:
+            # Only a statement that reads the file notices what another connection changed in it.
+            self._raw.execute("SELECT 1 FROM main.sqlite_master LIMIT 0").fetchall()
             self._raw.execute(f"CREATE TEMP VIEW {_VIEW} AS {bare}")
-        except sqlite3.Error:
+        except (sqlite3.Error, sqlite3.Warning, UnicodeError):
             return []  # not a query that a view can hold, such as a PRAGMA: no types are known
         try:
             return [row[2] for row in self._raw.execute(f"PRAGMA temp.table_info({_VIEW})")]
-        except sqlite3.Error:
+        except (sqlite3.Error, UnicodeError):
             return []
         finally:
             self._raw.execute(f"DROP VIEW temp.{_VIEW}")
+
+
+def columns(cursor: sqlite3.Cursor, types: list[str]) -> list[Column]:
+    """The columns of a running query, with the types that were derived for it."""
+    names = [description[0] for description in cursor.description or ()]
+    if len(types) != len(names):
+        types = [""] * len(names)
+    return [
+        Column(name=name, declared_type=declared)
+        for name, declared in zip(names, types, strict=True)
+    ]
 
 
 def booleans(columns: list[Column]) -> frozenset[int]:

@@ -11,22 +11,25 @@ import shutil
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import quote
 
-from messagehub.errors import DatabaseNotEmpty, DatabaseUnavailable, InvalidRequest
+from messagehub.errors import DatabaseCorrupt, DatabaseNotEmpty, DatabaseUnavailable, InvalidRequest
 from messagehub.v1.event_pb2 import Event
 from messagehub.v1.statement_pb2 import ResultSet, Statement
 from storage.core.engine import Access, Recorded, Trimmed
 from storage.core.operation import Applied, Operation, Outcome, Position
-from storage.sqlite import failures, journal, statements
+from storage.core.subscriptions import LagLimits, Standing, Subscription
+from storage.sqlite import failures, journal, statements, subscriptions
 from storage.sqlite.connection import Connection
 from storage.sqlite.guard import RESERVED_PREFIX
 from storage.sqlite.ownership import Ownership
 from storage.sqlite.reader import Pages, Reader
 from storage.sqlite.statements import Runner, StatementLimits
+from storage.sqlite.subscriptions import Subscriptions
 from storage.sqlite.writer import Writer
 
 Result = TypeVar("Result")
@@ -37,6 +40,11 @@ FULL: Final = 2
 # The first version without the WAL-reset defect; the single writer keeps clear of it before.
 WAL_RESET_FIXED: Final = (3, 51, 3)
 SUFFIX: Final = ".db"
+# The beginning of a file, and the largest page, which its header writes as 1
+# (sqlite.org/fileformat.html).
+MAGIC: Final = b"SQLite format 3\x00"
+HEADER_BYTES: Final = 100
+PAGE_BYTES_MAX: Final = 65_536
 _TABLES: Final = (
     "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite~_%'"
     f" ESCAPE '~' AND substr(name, 1, {len(RESERVED_PREFIX)}) <> '{RESERVED_PREFIX}' ORDER BY name"
@@ -59,6 +67,13 @@ class SqliteSettings:
     group_seconds_max: float
     query_seconds_max: float
     database_bytes_max: int
+    journal_bytes_max: int
+    subscriptions_max: int
+    subscription_lag: LagLimits
+
+
+def _wall_clock_us() -> int:
+    return time.time_ns() // NANOSECONDS_PER_MICROSECOND
 
 
 class SqliteEngine:
@@ -79,6 +94,7 @@ class SqliteEngine:
         try:
             self._settings.directory.mkdir(parents=True, exist_ok=True)
             self._ownership.take()
+            _check_whole(self._file)
         except OSError as failure:
             raise DatabaseUnavailable(
                 f"the data directory cannot be used: {failure.strerror}", retry_after=1.0
@@ -107,12 +123,14 @@ class SqliteEngine:
         page_bytes = raw.execute("PRAGMA page_size").fetchone()[0]
         raw.execute(f"PRAGMA max_page_count = {self._settings.database_bytes_max // page_bytes}")
         journal.set_up(raw, os.urandom(EPOCH_BYTES).hex())
+        subscriptions.set_up(raw)
         return Writer(
             Runner(raw, self._writing.guard, self._settings.limits, self._clock),
             self._clock,
-            lambda: time.time_ns() // NANOSECONDS_PER_MICROSECOND,
+            _wall_clock_us,
             database=self._database,
             group_seconds_max=self._settings.group_seconds_max,
+            subscriptions_max=self._settings.subscriptions_max,
         )
 
     async def close(self) -> None:
@@ -165,8 +183,9 @@ class SqliteEngine:
     async def journal(self, after_sequence: int, limit: int) -> list[Event]:
         """See the port."""
         epoch, database = self._writer.epoch, self._database
+        bytes_max = self._settings.journal_bytes_max
         return await self._run_on_journal(
-            lambda raw: journal.after(raw, after_sequence, limit, epoch, database)
+            lambda raw: journal.after(raw, after_sequence, limit, bytes_max, epoch, database)
         )
 
     async def recorded(self, request_id: str) -> Recorded | None:
@@ -175,12 +194,28 @@ class SqliteEngine:
 
     async def trim(self, *, older_than_us: int, keep_rows: int, at_most: int) -> Trimmed:
         """See the port."""
+        kept, limits = self._writer.subscriptions, self._settings.subscription_lag
         try:
             return await self._writing.run(
-                lambda raw: journal.trim(raw, older_than_us, keep_rows, at_most)
+                lambda raw: journal.trim(
+                    raw,
+                    older_than_us,
+                    keep_rows,
+                    at_most,
+                    lambda end, newest: kept.hold_back(end, newest, limits),
+                )
             )
         except sqlite3.Error as failure:
             raise failures.verify(failure) from failure
+
+    async def subscriptions(self, source_service: str, name: str) -> list[Standing]:
+        """See the port."""
+        database, epoch = self._database, self._writer.epoch
+        return await self._run_on_journal(
+            lambda raw: Subscriptions(
+                raw, database=database, epoch=epoch, wall_clock_us=_wall_clock_us
+            ).standing(source_service, name)
+        )
 
     async def adopt(self, file: Path) -> list[str]:
         """See the port. The file takes the database's place, with a new journal."""
@@ -191,6 +226,8 @@ class SqliteEngine:
                 fields={"database": "is not empty"},
             )
         await asyncio.to_thread(_check_adoptable, file)
+        kept = await self._run_on_writer(lambda _: self._writer.subscriptions.for_new_journal())
+        await asyncio.to_thread(_carry, file, kept)
         for connection in reversed(self._connections):
             await connection.close()
         self._connections.clear()
@@ -247,13 +284,39 @@ async def _translated(
         raise failures.translate(failure) from failure
 
 
+def _carry(file: Path, kept: Sequence[Subscription]) -> None:
+    """Puts named subscriptions into a file that is to take a database's place."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as raw:
+        subscriptions.set_up(raw)
+        subscriptions.store(raw, kept)
+
+
+def _check_whole(file: Path) -> None:
+    """Refuses a file that ends within a page, whose rest SQLite would silently take for zeros.
+
+    While a log is beside it, the file may be anything: SQLite recovers it from there.
+    """
+    logs = (file.with_name(file.name + suffix) for suffix in ("-wal", "-journal"))
+    if not file.is_file() or any(log.exists() and log.stat().st_size for log in logs):
+        return
+    with file.open("rb") as opened:
+        header = opened.read(HEADER_BYTES)
+    page_bytes = int.from_bytes(header[16:18], "big")
+    page_bytes = PAGE_BYTES_MAX if page_bytes == 1 else page_bytes
+    if header.startswith(MAGIC) and page_bytes and file.stat().st_size % page_bytes:
+        raise DatabaseCorrupt(
+            "the database file ends within a page, so it was cut: stop the storage server, keep "
+            "the file for analysis, and restore the database from a backup"
+        )
+
+
 def _check_adoptable(file: Path) -> None:
     """Refuses a file that is no sound SQLite database, or that was a hub's already."""
     try:
         raw = sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True, isolation_level=None)
         try:
             found = raw.execute("PRAGMA integrity_check(1)").fetchone()[0]
-            reserved = journal.own_tables(raw)
+            reserved = journal.own_tables(raw) or journal.is_referenced(raw)
             raw.execute("PRAGMA journal_mode = DELETE")
         finally:
             raw.close()
@@ -269,7 +332,7 @@ def _check_adoptable(file: Path) -> None:
         )
     if reserved:
         raise InvalidRequest(
-            f"the file holds tables whose names begin with {RESERVED_PREFIX}: it was a hub's "
-            "database already; restore it from a backup instead, or drop those tables in the copy",
+            f"the file holds, or references, tables whose names begin with {RESERVED_PREFIX}: it "
+            "was a hub's database already; restore it from a backup instead, or drop those tables",
             fields={"chunk": "holds the hub's own tables"},
         )

@@ -6,7 +6,7 @@ engine's own; the guard keeps callers out of them.
 
 import sqlite3
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -15,12 +15,18 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
-from messagehub.errors import CursorExpired, DatabaseCorrupt, RequestIdReused
+from messagehub.errors import (
+    CursorExpired,
+    DatabaseCorrupt,
+    InvalidRequest,
+    RequestIdReused,
+)
 from messagehub.status import from_status, to_status
 from messagehub.storage.v1.storage_service_pb2 import JournalRecord
 from messagehub.v1.event_pb2 import Event
 from storage.core.engine import Recorded, Trimmed
 from storage.core.operation import Operation, Outcome, Position
+from storage.core.subscriptions import Standing
 from storage.sqlite import failures
 from storage.sqlite.guard import RESERVED_PREFIX
 
@@ -68,6 +74,12 @@ _OWN_TABLES: Final = (
     f" lower(substr(name, 1, {len(RESERVED_PREFIX)})) = '{RESERVED_PREFIX}'"
 )
 
+_REFERENCES: Final = (
+    "SELECT count(*) FROM sqlite_master AS found, pragma_foreign_key_list(found.name) AS key"
+    " WHERE found.type = 'table' AND"
+    f""" lower(substr(key."table", 1, {len(RESERVED_PREFIX)})) = '{RESERVED_PREFIX}'"""
+)
+
 
 @dataclass(slots=True, frozen=True)
 class Entry:
@@ -82,7 +94,12 @@ class Entry:
 
 def id_bytes(request_id: str) -> bytes | None:
     """The request id as the journal keeps it; None if there is none."""
-    return uuid.UUID(request_id).bytes if request_id else None
+    try:
+        return uuid.UUID(request_id).bytes if request_id else None
+    except ValueError as failure:
+        raise InvalidRequest(
+            "request_id is no UUID", fields={"request_id": "is no UUID"}
+        ) from failure
 
 
 def fingerprint(operation: Operation) -> bytes:
@@ -152,6 +169,11 @@ def own_tables(raw: sqlite3.Connection) -> int:
     """Counts the tables that bear the reserved prefix."""
     count: int = raw.execute(_OWN_TABLES).fetchone()[0]
     return count
+
+
+def is_referenced(raw: sqlite3.Connection) -> bool:
+    """True if a foreign key points at our tables, and so could hold up or undo what we do."""
+    return bool(raw.execute(_REFERENCES).fetchone()[0])
 
 
 def append(raw: sqlite3.Connection, entries: Sequence[Entry]) -> None:
@@ -236,19 +258,31 @@ def recorded(raw: sqlite3.Connection, request_id: str) -> Recorded | None:
 
 
 def after(
-    raw: sqlite3.Connection, sequence: int, limit: int, epoch: str, database: str
+    raw: sqlite3.Connection, sequence: int, limit: int, bytes_max: int, epoch: str, database: str
 ) -> list[Event]:
-    """Gives the events after a position; raises `CursorExpired` if some of them are forgotten."""
+    """Gives the events after a position, at most `limit` and about `bytes_max`, but at least one.
+
+    Raises `CursorExpired` if some of them are forgotten.
+    """
+    events: list[Event] = []
+    size = 0
     with _as_left():
-        rows = raw.execute(_AFTER, (sequence, limit)).fetchall()
-        if rows and rows[0][-1] > sequence + 1:
-            oldest = rows[0][-1] - 1
-            raise CursorExpired(
-                f"the cursor is older than what {database} keeps: begin again at the oldest "
-                "cursor and expect to have missed events",
-                metadata={"database": database, "epoch": epoch, "oldest_sequence": str(oldest)},
-            )
-        return [_event_of(row, epoch, database) for row in rows]
+        for row in raw.execute(_AFTER, (sequence, limit)):
+            if not events and row[-1] > sequence + 1:
+                raise CursorExpired(
+                    f"the cursor is older than what {database} keeps: begin again at the oldest "
+                    "cursor and expect to have missed events",
+                    metadata={
+                        "database": database,
+                        "epoch": epoch,
+                        "oldest_sequence": str(row[-1] - 1),
+                    },
+                )
+            size += len(row[3])
+            if events and size > bytes_max:
+                break
+            events.append(_event_of(row, epoch, database))
+    return events
 
 
 def _event_of(row: Sequence[Any], epoch: str, database: str) -> Event:
@@ -292,8 +326,18 @@ def _fail(made: Event, request_id: str, query: str, error: status_pb2.Status) ->
     made.operation_failed.error.CopyFrom(error)
 
 
-def trim(raw: sqlite3.Connection, older_than_us: int, keep_rows: int, at_most: int) -> Trimmed:
-    """Forgets old lines, never the newest, in a transaction of its own."""
+def trim(
+    raw: sqlite3.Connection,
+    older_than_us: int,
+    keep_rows: int,
+    at_most: int,
+    hold_back: Callable[[int, int], tuple[int, list[Standing]]],
+) -> Trimmed:
+    """Forgets old lines, never the newest, in a transaction of its own.
+
+    `hold_back` gets the sequence of the last line to forget and of the newest line, within the
+    transaction. It gives the line to stop at instead, and who loses by it.
+    """
     with _as_left():
         oldest, newest = raw.execute(_BOUNDS).fetchone()
         if newest is None:
@@ -308,9 +352,10 @@ def trim(raw: sqlite3.Connection, older_than_us: int, keep_rows: int, at_most: i
         return Trimmed(0, oldest - 1)
     raw.execute("BEGIN IMMEDIATE")
     try:
-        rows = raw.execute(_TRIM, (ends[-1],)).rowcount
+        end, cut_off = hold_back(ends[-1], newest)
+        rows = raw.execute(_TRIM, (end,)).rowcount
         raw.execute("COMMIT")
     finally:
         if raw.in_transaction:
             raw.execute("ROLLBACK")
-    return Trimmed(rows, ends[-1])
+    return Trimmed(rows, max(end, oldest - 1), cut_off)

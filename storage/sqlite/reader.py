@@ -12,7 +12,7 @@ from messagehub.v1.statement_pb2 import Column, ResultSet, Statement
 from storage.core.engine import Access
 from storage.core.operation import Operation, Outcome
 from storage.sqlite import failures
-from storage.sqlite.declarations import Declarations, booleans
+from storage.sqlite.declarations import Declarations, booleans, columns
 from storage.sqlite.statements import Runner, access, rows_that_fit
 from storage.sqlite.values import append_rows
 
@@ -41,10 +41,9 @@ class Reader:
         while (operation := take()) is not None:
             try:
                 outcome = self._outcome(operation)
-            except Exception as defect:  # the caller is answered before the lane ends
-                deliver(operation, Outcome(error=InternalError("the reader failed")))
-                _log.exception("reader failed", exc_info=defect)
-                raise
+            except Exception:  # noqa: BLE001 - a defect that one read meets is that read's alone
+                _log.exception("reader failed")
+                outcome = Outcome(error=InternalError("the reader failed: its log says why"))
             deliver(operation, outcome)
 
     def _outcome(self, operation: Operation) -> Outcome | None:
@@ -65,20 +64,18 @@ class Reader:
 
     def _read(self, operation: Operation, statement: Statement) -> ResultSet:
         self._runner.begin(operation, self._runner.limits.read_seconds_max)
-        shape = self._shape()
+        types = self._types(statement)
         cursor = self._runner.start(statement)
         try:
-            result = ResultSet(columns=self._columns(cursor, statement, shape))
+            result = ResultSet(columns=columns(cursor, types))
             self._runner.fetch(cursor, result, booleans(list(result.columns)))
         finally:
             cursor.close()
         return result
 
-    def _columns(self, cursor: sqlite3.Cursor, statement: Statement, shape: int) -> list[Column]:
-        """`shape` is from before the snapshot, so no older types are kept under a newer one."""
-        if cursor.description is None:
-            return []
-        return self._declarations.columns(cursor, statement.query, shape)
+    def _types(self, statement: Statement) -> list[str]:
+        """From before the snapshot, so that no older types are kept under a newer shape."""
+        return self._declarations.types(statement.query, self._shape())
 
     def _explain(self, operation: Operation, failure: sqlite3.Error) -> HubError:
         if failures.is_interrupt(failure):
@@ -90,10 +87,9 @@ class Reader:
         statement = operation.statement or Statement()
         try:
             self._runner.begin(operation, seconds_max)
-            shape = self._shape()
+            types = self._types(statement)
             cursor = self._runner.start(statement)
-            columns = self._columns(cursor, statement, shape)
-            return Pages(self, operation, cursor, columns, page_rows)
+            return Pages(self, operation, cursor, columns(cursor, types), page_rows)
         except sqlite3.Error as failure:
             if failures.is_read_only(failure):
                 raise InvalidStatement(
@@ -129,14 +125,14 @@ class Pages:
         reader: Reader,
         operation: Operation,
         cursor: sqlite3.Cursor,
-        columns: list[Column],
+        names: list[Column],
         page_rows: int,
     ) -> None:
         self._reader = reader
         self._operation = operation
         self._cursor = cursor
-        self._columns = columns
-        self._booleans = booleans(columns)
+        self._columns = names
+        self._booleans = booleans(names)
         self._page_rows = page_rows
         self._fetch_rows = 1
         self.exhausted = False

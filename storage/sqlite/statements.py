@@ -29,10 +29,14 @@ TEXTS_REMEMBERED: Final = 4096
 # Longer texts are looked at again each time, so that what is remembered stays small.
 TEXT_CHARACTERS_REMEMBERED: Final = 4096
 
-_FIRST_WORD: Final = re.compile(r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*([A-Za-z]+)", re.DOTALL)
+# Both patterns are made so that no text takes more than one pass: what was matched is not given
+# back (`(?>…)`, `*+`), and what is not closed reaches to the end.
+_FIRST_WORD: Final = re.compile(
+    r"(?>\s+|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*+([A-Za-z]+)", re.DOTALL
+)
 # What a text is made of, as far as it matters to find its words outside of parentheses.
 _PARTS: Final = re.compile(
-    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]"""
+    r"""'(?>[^']|'')*+(?:'|\Z)|"(?>[^"]|"")*+(?:"|\Z)|`(?>[^`]|``)*+(?:`|\Z)|\[[^\]]*+(?:\]|\Z)"""
     r"""|--[^\n]*|/\*.*?(?:\*/|\Z)|[()]|\w+""",
     re.DOTALL,
 )
@@ -162,6 +166,8 @@ class Runner:
                 return self.raw.execute(caller_text(statement.query), parameters(statement))
             except (sqlite3.ProgrammingError, sqlite3.Warning) as failure:
                 raise _misused(failure) from failure
+            except (UnicodeError, OverflowError) as failure:
+                raise _unreadable(failure) from failure
 
     def fetch(
         self, cursor: sqlite3.Cursor, result: ResultSet, booleans: frozenset[int] = _NOTHING
@@ -189,7 +195,10 @@ class Runner:
     def fetch_some(self, cursor: sqlite3.Cursor, count: int) -> list[tuple[None, ...]]:
         """Fetches the next rows behind the guard."""
         with self.guard.closed():
-            return cursor.fetchmany(count)
+            try:
+                return cursor.fetchmany(count)
+            except (UnicodeError, OverflowError) as failure:
+                raise _unreadable(failure) from failure
 
     def _check(self, statement: Statement) -> None:
         limits = self.limits
@@ -232,4 +241,12 @@ def _misused(failure: Exception) -> HubError:
     return InvalidStatement(
         f"{failure} Send one statement in a call, with as many parameters as it has places.",
         fields={"statement": str(failure)},
+    )
+
+
+def _unreadable(failure: Exception) -> HubError:
+    """Python cannot read a name or a message of SQLite that is not UTF-8, and says so this way."""
+    return InvalidStatement(
+        f"a name, or what SQLite has to say, is not UTF-8: {failure}",
+        fields={"statement": "meets text that is not UTF-8"},
     )

@@ -22,6 +22,8 @@ _MARK: Final = b"\x00messagehub:"
 _NAN: Final = _MARK + b"nan"
 _BLOB: Final = _MARK + b"blob:"
 _NUMBER_BYTES: Final = 9
+# What a value takes on the wire besides its content, at least: two tags and two lengths.
+_VALUE_BYTES: Final = 4
 
 
 def to_sql(value: Value) -> SqlValue:
@@ -58,6 +60,7 @@ def append_rows(result: ResultSet, rows: Iterable[Sequence[Any]], booleans: froz
     size = 0
     for row in rows:
         values = result.rows.add().values
+        size += _VALUE_BYTES * len(row)
         for place, value in enumerate(row):
             kind = type(value)
             if kind is int:
@@ -68,10 +71,9 @@ def append_rows(result: ResultSet, rows: Iterable[Sequence[Any]], booleans: froz
                 size += _NUMBER_BYTES
             elif kind is str:
                 values.add(text=value)
-                size += len(value)
+                size += len(value) if value.isascii() else len(value.encode())
             elif value is None:
                 values.add(null=NULL_VALUE)
-                size += 1
             elif kind is float:
                 values.add(real=value)
                 size += _NUMBER_BYTES

@@ -3,13 +3,15 @@
 A group of operations runs in one transaction, each behind a savepoint, and is made durable by one
 commit together with its journal entries. What ends the whole transaction (a full disk, an
 interrupted write, a constraint that is only checked at the commit) loses the group's work, not its
-callers: the operations then run again, each in a transaction of its own. Nothing of a lost attempt
-was answered or journalled, so running again is safe.
+callers: the operations then run again, in parts, until the one that fails is alone. Nothing of a
+lost attempt was answered or journalled, so running again is safe.
 """
 
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
 
 from messagehub.errors import (
@@ -20,9 +22,11 @@ from messagehub.errors import (
 )
 from messagehub.v1.statement_pb2 import Column, ResultSet, Statement
 from storage.core.operation import Applied, Operation, Outcome
+from storage.core.subscriptions import Change
 from storage.sqlite import failures, journal
 from storage.sqlite.guard import RESERVED_PREFIX
 from storage.sqlite.statements import Runner, inserts
+from storage.sqlite.subscriptions import Subscriptions
 
 # A table of the connection's own: inserting 0 into it makes `last_insert_rowid` 0, which nothing
 # else can, so that a statement that inserts no row does not report an earlier one's.
@@ -56,10 +60,21 @@ def _is_interruption(error: HubError) -> bool:
     return isinstance(error, Cancelled | DeadlineExceeded)
 
 
+def _apart(group: Sequence[Operation], place: int | None) -> list[Sequence[Operation]]:
+    """Cuts a lost group around the one that took it along, or in halves if nobody knows it.
+
+    So one bad operation costs its group a few commits more, not one for each of the others.
+    """
+    edges = (place, place + 1) if place is not None else (len(group) // 2,)
+    cuts = pairwise((0, *edges, len(group)))
+    return [group[begin:end] for begin, end in cuts if begin < end]
+
+
 class Writer:
     """Applies groups on the writing connection; every method is called in its thread.
 
     `clock` gives the time of `Operation.deadline`, `wall_clock_us` microseconds since 1970 UTC.
+    At most `subscriptions_max` named subscriptions are kept.
     """
 
     def __init__(
@@ -70,6 +85,7 @@ class Writer:
         *,
         database: str,
         group_seconds_max: float,
+        subscriptions_max: int,
     ) -> None:
         self._runner = runner
         self._raw = runner.raw
@@ -77,40 +93,58 @@ class Writer:
         self._wall_clock_us = wall_clock_us
         self._database = database
         self._group_seconds_max = group_seconds_max
+        self._subscriptions_max = subscriptions_max
         self._own_tables = journal.own_tables(self._raw)
         position = journal.position(self._raw)
         self.epoch = position.epoch
         self.sequence = position.sequence
         self.shape = 0
+        self.subscriptions = Subscriptions(
+            self._raw, database=database, epoch=self.epoch, wall_clock_us=wall_clock_us
+        )
         self._raw.execute(_CREATE_ZERO)
 
     def apply(self, group: Sequence[Operation]) -> Applied:
-        """Runs a group in one commit, or, if that cannot be, its operations one by one."""
-        try:
-            return self._commit(group)
-        except _GroupLostError as lost:
-            if len(group) == 1:
-                return self._give_up(group[0], lost.error)
-            culprit = lost
+        """Runs a group in one commit, or, if that cannot be, in parts; see `_apart`."""
         applied = Applied(sequence=self.sequence)
-        for place, operation in enumerate(group):
+        until = self._clock() + self._group_seconds_max
+        interrupted: dict[Operation, HubError] = {}
+        parts = deque([group])
+        while parts and not (applied.outcomes and self._clock() >= until):
+            part = parts.popleft()
             try:
-                if place == culprit.place and _is_interruption(culprit.error):
-                    alone = self._give_up(operation, culprit.error)
-                else:
-                    alone = self.apply([operation])
+                done = self._commit_or_give_up(part, until, interrupted.get(part[0]))
+            except _GroupLostError as lost:
+                parts.extendleft(reversed(_apart(part, lost.place)))
+                if lost.place is not None and _is_interruption(lost.error):
+                    interrupted[part[lost.place]] = lost.error
+                continue
             except HubError:
                 if not applied.outcomes:
                     raise
                 break  # what is done must be told; the rest has not begun
-            applied.outcomes += alone.outcomes
-            applied.events += alone.events
-            applied.sequence = alone.sequence
+            applied.outcomes += done.outcomes
+            applied.events += done.events
+            applied.sequence = done.sequence
+            if len(done.outcomes) < len(part):
+                break
         return applied
 
-    def _commit(self, group: Sequence[Operation]) -> Applied:
+    def _commit_or_give_up(
+        self, part: Sequence[Operation], until: float, interruption: HubError | None
+    ) -> Applied:
+        """Raises `_GroupLostError` if there is a smaller part to try."""
+        if len(part) == 1 and interruption is not None:
+            return self._give_up(part[0], interruption)
+        try:
+            return self._commit(part, until)
+        except _GroupLostError as lost:
+            if len(part) > 1:
+                raise
+            return self._give_up(part[0], lost.error)
+
+    def _commit(self, group: Sequence[Operation], until: float) -> Applied:
         attempt = _Attempt(self.sequence)
-        until = self._clock() + self._group_seconds_max
         self._begin()
         try:
             for place, operation in enumerate(group):
@@ -138,6 +172,8 @@ class Writer:
             self._raw.execute("COMMIT")
         except sqlite3.Error as failure:
             raise _GroupLostError(None, failures.verify(failure)) from failure
+        except HubError as failure:
+            raise _GroupLostError(None, failure) from failure
         finally:
             if attempt.shaped:
                 self.shape += 1
@@ -168,6 +204,8 @@ class Writer:
         return self._applied(attempt)
 
     def _run(self, attempt: _Attempt, place: int, operation: Operation) -> Outcome:
+        if operation.subscription is not None:
+            return self._change(attempt, place, operation, operation.subscription)
         try:
             known = self._known(attempt, operation)
             if known is not None:
@@ -190,6 +228,22 @@ class Writer:
         finally:
             self._runner.end()
         return self._record(attempt, operation, Outcome(result=result))
+
+    def _change(
+        self, attempt: _Attempt, place: int, operation: Operation, change: Change
+    ) -> Outcome:
+        """Changes a named subscription, which leaves no entry in the journal."""
+        try:
+            if (overdue := operation.overdue(self._clock())) is not None:
+                raise overdue
+            kept = self.subscriptions.change(
+                change, attempt.sequence, count_max=self._subscriptions_max
+            )
+        except HubError as refusal:
+            if not self._raw.in_transaction:
+                raise _GroupLostError(place, refusal) from refusal
+            return Outcome(error=refusal)
+        return Outcome(subscription=kept, sequence=attempt.sequence)
 
     def _known(self, attempt: _Attempt, operation: Operation) -> Outcome | None:
         key = journal.id_bytes(operation.request_id)
@@ -227,6 +281,11 @@ class Writer:
             raise StatementForbidden(
                 f"names that begin with {RESERVED_PREFIX} belong to the hub: choose another",
                 fields={"statement.query": f"makes a name that begins with {RESERVED_PREFIX}"},
+            )
+        if guard.shaped and journal.is_referenced(self._raw):
+            raise StatementForbidden(
+                "a foreign key may not reference the hub's own tables: reference your own",
+                fields={"statement.query": "references the hub's own tables"},
             )
         try:
             result = ResultSet()

@@ -53,6 +53,13 @@ class Place(Protocol):
         """A file that the engine can adopt: a table `adopted` that holds the number 42."""
 
 
+def _raising(how: str) -> str:
+    return (
+        "CREATE TRIGGER t BEFORE INSERT ON items WHEN new.id = 13 "
+        f"BEGIN SELECT raise({how}, 'never'); END"
+    )
+
+
 class SqlitePlace:
     """SQLite: a directory."""
 
@@ -91,20 +98,8 @@ class SqlitePlace:
             ((), "INSERT OR ROLLBACK INTO items VALUES (1, 0)"),
             ((), "INSERT OR FAIL INTO items VALUES (101, 0), (102, 0), (1, 0), (103, 0)"),
             ((), "UPDATE OR ROLLBACK items SET n = NULL"),
-            (
-                (
-                    "CREATE TRIGGER t BEFORE INSERT ON items WHEN new.id = 13"
-                    " BEGIN SELECT raise(ROLLBACK, 'never'); END",
-                ),
-                "INSERT INTO items VALUES (101, 0), (13, 0)",
-            ),
-            (
-                (
-                    "CREATE TRIGGER t BEFORE INSERT ON items WHEN new.id = 13"
-                    " BEGIN SELECT raise(FAIL, 'never'); END",
-                ),
-                "INSERT INTO items VALUES (101, 0), (13, 0)",
-            ),
+            ((_raising("ROLLBACK"),), "INSERT INTO items VALUES (101, 0), (13, 0)"),
+            ((_raising("FAIL"),), "INSERT INTO items VALUES (102, 0), (13, 0)"),
         ),
     )
 

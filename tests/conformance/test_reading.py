@@ -185,8 +185,7 @@ async def test_a_slow_read_on_one_reader_does_not_hold_up_another(engine: Engine
     draining = asyncio.ensure_future(engine.drain(0, take, lambda _, o: ended.append(o)))
     try:
         async with asyncio.timeout(GUARD_SECONDS):
-            while not running.is_set():
-                await asyncio.sleep(0)
+            await asyncio.to_thread(running.wait)
             (quick,) = await read(engine, operation("SELECT 1"), lane=1)
             assert reasons(await apply(engine, insert(1))) == [""]
         assert quick is not None
@@ -253,10 +252,9 @@ async def test_pages_that_take_too_long_end(place: Place, how: str) -> None:
         endless.deadline = loop.time() + SHORT_SECONDS
     elif how == "cancelled":
         loop.call_later(SHORT_SECONDS, setattr, endless, "cancelled", True)
-    with pytest.raises(Cancelled if how == "cancelled" else DeadlineExceeded):
-        async with asyncio.timeout(GUARD_SECONDS):
-            async for _ in engine.pages(endless, 10):
-                pass
+    async with asyncio.timeout(GUARD_SECONDS):
+        with pytest.raises(Cancelled if how == "cancelled" else DeadlineExceeded):
+            await anext(engine.pages(endless, 10))
     async for page in engine.pages(operation("SELECT 1"), 10):
         assert rows(page) == [(1,)]
 
@@ -274,8 +272,7 @@ async def test_pages_refuse_what_is_no_query(
     engine: Engine, query: str, expected: type[Exception]
 ) -> None:
     with pytest.raises(expected):
-        async for _ in engine.pages(operation(query), 10):
-            pass
+        await anext(engine.pages(operation(query), 10))
     async for page in engine.pages(operation("SELECT 1"), 10):
         assert rows(page) == [(1,)]
     assert await selected(engine) == []

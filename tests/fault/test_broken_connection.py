@@ -101,7 +101,7 @@ async def test_a_broken_connection_is_said_and_made_again(line: Line, table: str
         await line.proxy.refuse()
         line.proxy.cut()
         await eventually(line.is_refused)
-        with refused("UNAVAILABLE", "STORAGE_UNAVAILABLE") as refusal:
+        with refused("UNAVAILABLE", "CIRCUIT_OPEN") as refusal:
             await run_async(line.stub, "SELECT 1")
         assert refusal.retry_seconds is not None
         await line.proxy.forward()

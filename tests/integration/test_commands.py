@@ -42,7 +42,7 @@ class Platform:
     def started(self) -> dict[str, int]:
         """What the screen says runs where: name to process id."""
         found = {}
-        for line in self.up.log_text().splitlines():
+        for line in self.up.whole_log().splitlines():
             words = line.split()
             if len(words) == 4 and words[2] == "pid":
                 found[words[0]] = int(words[3])

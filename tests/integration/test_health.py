@@ -12,7 +12,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from hub.config import HubConfig
 from hub.server import HubServer
-from messagehub.v1 import storage_service_pb2_grpc
+from messagehub.v1 import hub_service_pb2_grpc, storage_service_pb2_grpc
+from messagehub.v1.hub_service_pb2 import CloseCircuitRequest
 from storage.config import StorageConfig
 from storage.server import StorageServer
 from tests.support.calls import rows, run_async
@@ -116,7 +117,8 @@ async def test_a_watch_tells_the_status_at_once(servers: Servers, server: str) -
 
 async def test_a_hub_is_alive_before_it_is_ready(tmp_path: Path) -> None:
     address = free_address()
-    hub = HubServer(HubConfig(listen="127.0.0.1:0", storage=address))
+    data_dir = str(tmp_path)
+    hub = HubServer(HubConfig(listen="127.0.0.1:0", storage=address, data_dir=data_dir))
     storage = StorageServer(StorageConfig(listen=address, data_dir=str(tmp_path)))
     await hub.start()
     try:
@@ -188,6 +190,13 @@ async def test_a_database_that_cannot_be_opened_leaves_the_others_serving(
             for name in ("", "storage.character_db"):
                 assert await check(asked, name) == SERVING
             assert rows(await run_async(stub, "SELECT 1")) == [(1,)]
+            with refused("UNAVAILABLE", "CIRCUIT_OPEN"):
+                await run_async(stub, "SELECT 1", service="metrics")
+            # By hand, calls pass, and the storage server says itself what is wrong.
+            hub_stub: Any = hub_service_pb2_grpc.HubServiceStub(channel)
+            await hub_stub.CloseCircuit(
+                CloseCircuitRequest(source_service="metrics", database="metrics_db")
+            )
             with refused(code, reason):
                 await run_async(stub, "SELECT 1", service="metrics")
             # Once it can be opened, it is.

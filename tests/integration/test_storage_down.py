@@ -37,7 +37,9 @@ class Pair:
         self._config = StorageConfig(
             listen=free_address(), data_dir=str(directory), drain_seconds=DRAIN_SECONDS
         )
-        self.hub = HubServer(HubConfig(listen="127.0.0.1:0", storage=self._config.listen))
+        self.hub = HubServer(
+            HubConfig(listen="127.0.0.1:0", storage=self._config.listen, data_dir=str(directory))
+        )
         self.storage: StorageServer | None = None
 
     async def start_storage(self) -> None:
@@ -67,13 +69,13 @@ async def stub(pair: Pair) -> AsyncIterator[Any]:
         yield storage_service_pb2_grpc.StorageServiceStub(channel)
 
 
-async def everything_is_refused(stub: Any) -> None:
-    with refused("UNAVAILABLE", "STORAGE_UNAVAILABLE") as refusal:
+async def everything_is_refused(stub: Any, reason: str) -> None:
+    with refused("UNAVAILABLE", reason) as refusal:
         await run_async(stub, "SELECT 1")
     assert refusal.retry_seconds is not None
-    with refused("UNAVAILABLE", "STORAGE_UNAVAILABLE"):
+    with refused("UNAVAILABLE", reason):
         await run_async(stub, "CREATE TABLE lost (a)")
-    with refused("UNAVAILABLE", "STORAGE_UNAVAILABLE") as refusal:
+    with refused("UNAVAILABLE", reason) as refusal:
         async for _ in stub.Query(query_request("SELECT 1"), timeout=CALL_SECONDS):
             pass
     assert refusal.retry_seconds is not None
@@ -82,11 +84,11 @@ async def everything_is_refused(stub: Any) -> None:
     )
     for result in (await stub.ExecuteBatch(batch, timeout=CALL_SECONDS)).results:
         refusal = refusal_of(result.error)
-        assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "STORAGE_UNAVAILABLE")
+        assert (refusal.code, refusal.reason) == ("UNAVAILABLE", reason)
 
 
 async def test_a_hub_before_its_storage_server(pair: Pair, stub: Any) -> None:
-    await everything_is_refused(stub)
+    await everything_is_refused(stub, "STORAGE_UNAVAILABLE")
     # What is wrong with a request is said first: waiting would not cure it.
     with refused("NOT_FOUND", "INVALID_ROUTE"):
         await run_async(stub, "SELECT 1", service="nobody")
@@ -107,7 +109,7 @@ async def test_a_hub_that_loses_its_storage_server_and_finds_it_again(
         await wait_for_status(pair.hub.address, "", NOT_SERVING)
         assert await check(pair.hub.address, "storage.character_db") == NOT_SERVING
         assert await check(pair.hub.address, "liveness") == SERVING
-        await everything_is_refused(stub)
+        await everything_is_refused(stub, "CIRCUIT_OPEN")
         await pair.start_storage()
         await wait_until_serving(pair.hub.address)
         await wait_until_serving(pair.hub.address, "storage.character_db")

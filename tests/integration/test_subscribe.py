@@ -1,9 +1,6 @@
-"""`Subscribe`: what was committed, live, in order, and without a gap from a cursor on."""
+"""`Subscribe`: what is told of, to whom, and how."""
 
-import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,9 +8,7 @@ import grpc
 import pytest
 from google.rpc import status_pb2
 
-from messagehub.v1 import event_service_pb2_grpc, storage_service_pb2_grpc
-from messagehub.v1.event_pb2 import Event
-from messagehub.v1.event_service_pb2 import SubscribeRequest, SubscribeResponse
+from messagehub.v1.event_service_pb2 import SubscribeRequest
 from messagehub.v1.storage_service_pb2 import ExecuteBatchRequest
 from tests.support.calls import (
     CALL_SECONDS,
@@ -23,92 +18,23 @@ from tests.support.calls import (
     query_request,
     run_async,
 )
+from tests.support.event_stream import (
+    COMPLETED,
+    FAILED,
+    SECONDS_MAX,
+    assert_in_order,
+    fail,
+    ids,
+    live,
+    subscribed,
+    write,
+)
 from tests.support.refusals import refusal_of, refused
-from tests.support.servers import Servers, running_hub, running_servers
-
-COMPLETED = "storage.operation_completed"
-FAILED = "storage.operation_failed"
-SECONDS_MAX = 20
 
 
 @pytest.fixture(scope="module")
 def hub_settings() -> dict[str, Any]:
     return {"heartbeat_seconds": 0.2}
-
-
-class Reader:
-    """One open stream and what it has brought."""
-
-    def __init__(self, call: Any) -> None:
-        self._call = call
-        self.events: list[Event] = []
-        self.cursor = ""
-
-    async def message(self) -> SubscribeResponse:
-        async with asyncio.timeout(SECONDS_MAX):
-            answer = await self._call.read()
-        assert answer is not grpc.aio.EOF, "the stream ended"
-        assert answer.cursor
-        self.cursor = answer.cursor
-        self.events += answer.events
-        return answer
-
-    async def until(self, *request_ids: str) -> list[Event]:
-        """Reads until these operations were told of."""
-        while not set(request_ids) <= {request_id_of(event) for event in self.events}:
-            await self.message()
-        return self.events
-
-    async def code(self) -> grpc.StatusCode:
-        async with asyncio.timeout(SECONDS_MAX):
-            return await self._call.code()
-
-
-def request_id_of(event: Event) -> str:
-    return getattr(event, event.WhichOneof("data")).request_id
-
-
-@asynccontextmanager
-async def subscribed(stub: Any, **fields: Any) -> AsyncIterator[Reader]:
-    call = stub.Subscribe(SubscribeRequest(**{"source_service": SERVICE} | fields))
-    try:
-        yield Reader(call)
-    finally:
-        call.cancel()
-
-
-@asynccontextmanager
-async def live(stub: Any, **fields: Any) -> AsyncIterator[Reader]:
-    """A stream whose first message, which says where it begins, was read."""
-    async with subscribed(stub, **fields) as reader:
-        first = await reader.message()
-        assert not first.events
-        yield reader
-
-
-async def write(stub: Any, query: str, *parameters: Any, **envelope: Any) -> str:
-    """Executes and gives the request id."""
-    request_id = str(uuid.uuid4())
-    await run_async(stub, query, *parameters, request_id=request_id, **envelope)
-    return request_id
-
-
-async def fail(stub: Any, query: str, **envelope: Any) -> str:
-    request_id = str(uuid.uuid4())
-    with pytest.raises(grpc.aio.AioRpcError):
-        await run_async(stub, query, request_id=request_id, **envelope)
-    return request_id
-
-
-def ids(events: Iterable[Event]) -> list[str]:
-    return [request_id_of(event) for event in events]
-
-
-def assert_in_order(events: list[Event]) -> None:
-    """Growing sequences and no event twice."""
-    sequences = [event.sequence for event in events]
-    assert sequences == sorted(set(sequences))
-    assert len({event.id for event in events}) == len(events)
 
 
 async def test_a_write_is_told_of_with_all_that_is_known(
@@ -216,93 +142,6 @@ async def test_the_operations_of_a_batch_are_told_of_one_by_one(
     assert_in_order(events)
 
 
-async def test_a_cursor_continues_right_after_its_events(
-    storage_stub: Any, event_stub: Any, table: str
-) -> None:
-    await write(storage_stub, f"CREATE TABLE {table} (n)")
-    insert = f"INSERT INTO {table} VALUES (?)"
-    async with live(event_stub) as reader:
-        first = [await write(storage_stub, insert, n) for n in range(5)]
-        before = list(await reader.until(*first))
-        cursor = reader.cursor
-    missed = [await write(storage_stub, insert, n) for n in range(5)]
-    for _ in range(2):  # a cursor may be used again
-        async with subscribed(event_stub, cursor=cursor) as reader:
-            after = list(await reader.until(*missed))
-            later = await write(storage_stub, insert, 0)
-            assert ids(await reader.until(later))[len(after) :] == [later]
-        assert ids(after)[: len(missed)] == missed
-        assert_in_order([*before, *after])
-
-
-async def test_nothing_is_missing_whenever_a_stream_breaks(
-    servers: Servers, storage_stub: Any, table: str
-) -> None:
-    """A reader that reconnects all the time, while writers write, on connections of its own."""
-    await write(storage_stub, f"CREATE TABLE {table} (n INTEGER PRIMARY KEY)")
-    written: list[str] = []
-    done = asyncio.Event()
-
-    async def keep_writing(start: int) -> None:
-        insert = f"INSERT INTO {table} VALUES (?)"
-        written.extend([await write(storage_stub, insert, n) for n in range(start, start + 150)])
-
-    async def read_messages(cursor: str, count: int) -> tuple[list[Event], str]:
-        async with grpc.aio.insecure_channel(servers.hub.address) as channel:
-            stub = event_service_pb2_grpc.EventServiceStub(channel)
-            start = {"cursor": cursor} if cursor else {}
-            async with subscribed(stub, **start) as reader:
-                for _ in range(count):
-                    await reader.message()
-                return reader.events, reader.cursor
-
-    events, cursor = await read_messages("", 1)
-    assert events == []
-    writers = asyncio.gather(*(keep_writing(start) for start in (0, 1000, 2000)))
-    writers.add_done_callback(lambda _: done.set())
-    seen: list[Event] = []
-    while not done.is_set() or len(seen) < len(written):
-        found, cursor = await read_messages(cursor, 1 + len(seen) % 3)
-        seen += found
-    await writers
-    assert sorted(ids(seen)) == sorted(written)
-    assert_in_order(seen)
-
-
-async def test_a_cursor_outlives_the_hub(
-    servers: Servers, storage_stub: Any, event_stub: Any, table: str
-) -> None:
-    """The hub keeps no truth: any hub continues where another one ended."""
-    async with live(event_stub) as reader:
-        created = await write(storage_stub, f"CREATE TABLE {table} (n)")
-        await reader.until(created)
-        cursor = reader.cursor
-    async with (
-        running_hub(servers.storage.address) as hub,
-        grpc.aio.insecure_channel(hub.address) as channel,
-    ):
-        other = storage_service_pb2_grpc.StorageServiceStub(channel)
-        events = event_service_pb2_grpc.EventServiceStub(channel)
-        inserted = await write(other, f"INSERT INTO {table} VALUES (1)")
-        async with subscribed(events, cursor=cursor) as reader:
-            assert ids(await reader.until(inserted)) == [inserted]
-            # What one hub writes, the subscribers of every hub see.
-            through_the_first = await write(storage_stub, f"INSERT INTO {table} VALUES (2)")
-            found = await reader.until(through_the_first)
-            assert ids(found) == [inserted, through_the_first]
-
-
-async def test_from_the_earliest_everything_is_there(
-    storage_stub: Any, event_stub: Any, table: str
-) -> None:
-    created = await write(storage_stub, f"CREATE TABLE {table} (n)", service="campaign")
-    inserted = await write(storage_stub, f"INSERT INTO {table} VALUES (1)", service="campaign")
-    async with subscribed(event_stub, source_service="campaign", earliest=True) as reader:
-        events = await reader.until(created, inserted)
-    assert ids(events)[-2:] == [created, inserted]
-    assert_in_order(events)
-
-
 async def test_all_databases_in_one_stream(storage_stub: Any, event_stub: Any, table: str) -> None:
     services = ("auth", "campaign", "character")
     async with live(event_stub, databases=["*"]) as everything:
@@ -359,23 +198,6 @@ async def test_filters_hold_back_what_does_not_match(
     }
 
 
-async def test_a_cursor_moves_on_over_events_that_are_held_back(
-    storage_stub: Any, event_stub: Any, table: str
-) -> None:
-    async with live(event_stub, event_types=["nothing.*"]) as reader:
-        before = reader.cursor
-        created = await write(storage_stub, f"CREATE TABLE {table} (n)")
-        while reader.cursor == before:
-            await reader.message()
-        assert reader.events == []
-        moved = reader.cursor
-    later = await write(storage_stub, f"DROP TABLE {table}")
-    async with subscribed(event_stub, cursor=moved) as reader:
-        assert ids(await reader.until(later)) == [later]
-    async with subscribed(event_stub, cursor=before) as reader:
-        assert ids(await reader.until(later)) == [created, later]
-
-
 async def test_many_slow_subscribers_take_nobodys_place(
     storage_stub: Any, event_stub: Any, table: str
 ) -> None:
@@ -408,7 +230,15 @@ async def test_many_slow_subscribers_take_nobodys_place(
         ({"cursor": "nonsense"}, "INVALID_ARGUMENT", "INVALID_CURSOR", "cursor"),
         ({"cursor": "✓"}, "INVALID_ARGUMENT", "INVALID_CURSOR", "cursor"),
         ({"cursor": ""}, "INVALID_ARGUMENT", "INVALID_CURSOR", "cursor"),
-        ({"subscription": "mine"}, "UNIMPLEMENTED", "NOT_IMPLEMENTED", "subscription"),
+        ({"subscription": "Mine"}, "INVALID_ARGUMENT", "INVALID_REQUEST", "subscription"),
+        ({"subscription": "a" * 64}, "INVALID_ARGUMENT", "INVALID_REQUEST", "subscription"),
+        ({"consumer": "me"}, "INVALID_ARGUMENT", "INVALID_REQUEST", "consumer"),
+        (
+            {"subscription": "mine", "consumer": "a\n"},
+            "INVALID_ARGUMENT",
+            "INVALID_REQUEST",
+            "consumer",
+        ),
     ],
 )
 async def test_a_subscription_that_cannot_be_is_refused(
@@ -418,26 +248,3 @@ async def test_a_subscription_that_cannot_be_is_refused(
         with refused(code, reason) as refusal:
             await reader.message()
     assert list(refusal.fields) == [field]
-
-
-async def test_a_cursor_of_other_databases_is_refused(event_stub: Any) -> None:
-    async with live(event_stub) as reader:
-        cursor = reader.cursor
-    async with subscribed(event_stub, cursor=cursor, databases=["auth_db"]) as reader:
-        with refused("INVALID_ARGUMENT", "INVALID_CURSOR"):
-            await reader.message()
-
-
-async def test_a_cursor_of_other_data_is_refused(event_stub: Any, tmp_path: Any) -> None:
-    async with (
-        running_servers(tmp_path) as others,
-        grpc.aio.insecure_channel(others.hub.address) as channel,
-        live(event_service_pb2_grpc.EventServiceStub(channel)) as reader,
-    ):
-        cursor = reader.cursor
-    async with subscribed(event_stub, cursor=cursor) as reader:
-        with refused("FAILED_PRECONDITION", "CURSOR_EPOCH_CHANGED") as refusal:
-            await reader.message()
-    # The refusal brings what to continue with.
-    async with subscribed(event_stub, cursor=refusal.metadata["oldest_cursor"]) as reader:
-        await reader.message()

@@ -5,7 +5,12 @@ from typing import Any, Final
 from google.protobuf import struct_pb2
 
 from messagehub.v1.statement_pb2 import ResultSet, Statement, Value
-from messagehub.v1.storage_service_pb2 import BatchOperation, ExecuteRequest, QueryRequest
+from messagehub.v1.storage_service_pb2 import (
+    BatchOperation,
+    ExecuteRequest,
+    ExecuteResponse,
+    QueryRequest,
+)
 
 SERVICE: Final = "character"
 DATABASE: Final = "character_db"
@@ -73,10 +78,15 @@ def rows(result: ResultSet) -> list[tuple[Python, ...]]:
     return [tuple(content_of(kept) for kept in row.values) for row in result.rows]
 
 
+def execute(stub: Any, query: str, *parameters: Python | Value, **envelope: Any) -> ExecuteResponse:
+    """Executes through a synchronous stub and gives the whole answer."""
+    request = execute_request(query, *parameters, **envelope)
+    return stub.Execute(request, timeout=CALL_SECONDS)
+
+
 def run(stub: Any, query: str, *parameters: Python | Value, **envelope: Any) -> ResultSet:
     """Executes through a synchronous stub and gives the result."""
-    request = execute_request(query, *parameters, **envelope)
-    return stub.Execute(request, timeout=CALL_SECONDS).result
+    return execute(stub, query, *parameters, **envelope).result
 
 
 async def run_async(

@@ -35,6 +35,11 @@ class ServerProcess:
         assert self._process is not None, f"{self.name} was not started"
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """True from `start` until it was killed, stopped or waited for."""
+        return self._process is not None
+
     def start(self) -> None:
         """Starts the process in a process group of its own."""
         assert self._process is None, f"{self.name} already runs"
@@ -112,7 +117,11 @@ class ServerProcess:
 
     def log_text(self) -> str:
         """The end of the log as it stands."""
-        return self._log.read_text("utf-8", "replace")[-LOG_TAIL_CHARACTERS:]
+        return self.whole_log()[-LOG_TAIL_CHARACTERS:]
+
+    def whole_log(self) -> str:
+        """All of the log as it stands."""
+        return self._log.read_text("utf-8", "replace")
 
     def _signal_group(self, number: signal.Signals) -> None:
         assert self._process is not None

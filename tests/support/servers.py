@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from hub.config import HubConfig
@@ -41,7 +42,9 @@ async def running_servers(
     )
     await storage_server.start()
     try:
-        async with running_hub(storage_server.address, **(hub or {})) as hub_server:
+        # As by default, both in one directory.
+        settings = {"data_dir": str(data_dir)} | (hub or {})
+        async with running_hub(storage_server.address, **settings) as hub_server:
             yield Servers(hub_server, storage_server, data_dir)
     finally:
         await storage_server.stop()
@@ -49,11 +52,16 @@ async def running_servers(
 
 @asynccontextmanager
 async def running_hub(storage: str, **settings: Any) -> AsyncIterator[HubServer]:
-    """Starts a hub on the running loop, for the storage server at an address."""
-    hub = HubServer(HubConfig(listen=ANY_PORT, storage=storage, **settings))
-    await hub.start()
-    try:
-        await wait_until_serving(hub.address)
-        yield hub
-    finally:
-        await hub.stop()
+    """Starts a hub on the running loop, for the storage server at an address.
+
+    Without a `data_dir` it gets one of its own, which goes with it.
+    """
+    with TemporaryDirectory() as directory:
+        config = {"listen": ANY_PORT, "data_dir": directory} | settings
+        hub = HubServer(HubConfig(storage=storage, **config))
+        await hub.start()
+        try:
+            await wait_until_serving(hub.address)
+            yield hub
+        finally:
+            await hub.stop()

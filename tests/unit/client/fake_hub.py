@@ -12,13 +12,14 @@ from messagehub.errors import HubError
 from messagehub.serving.health import HealthBoard
 from messagehub.serving.process import bind, make_server
 from messagehub.v1 import (
+    event_service_pb2,
     event_service_pb2_grpc,
     hub_service_pb2,
     hub_service_pb2_grpc,
     storage_service_pb2_grpc,
 )
 from messagehub.v1.event_pb2 import Event, OperationCompleted
-from messagehub.v1.event_service_pb2 import SubscribeResponse
+from messagehub.v1.event_service_pb2 import ListSubscriptionsResponse, SubscribeResponse
 from messagehub.v1.hub_service_pb2 import DatabaseStatus, HubStatus, RouteStatus
 from messagehub.v1.statement_pb2 import Column, ResultSet, Row
 from messagehub.v1.storage_service_pb2 import ExecuteResponse, QueryResponse
@@ -78,6 +79,11 @@ class FakeHub:
         self.execute_batch: deque[Answer] = deque()
         self.query: deque[list[Answer]] = deque()
         self.subscribe: deque[list[Answer]] = deque()
+        # Without an answer of the test's, acknowledging and deleting succeed.
+        self.acknowledge: deque[Answer] = deque()
+        self.acknowledged: list[tuple[str, tuple[str, ...]]] = []
+        self.delete: deque[Answer] = deque()
+        self.subscriptions: dict[str, ListSubscriptionsResponse] = {}
         self.requests: list[Any] = []
         self.seconds_left: list[float] = []
         self.cancelled = asyncio.Event()
@@ -172,6 +178,23 @@ class Events(event_service_pb2_grpc.EventServiceServicer):
         self._hub.record(request, context)
         async for response in self._hub.play(self._hub.subscribe):
             yield response
+
+    async def AcknowledgeEvents(self, request: Any, context: Any) -> Any:  # noqa: N802 - on the wire
+        self._hub.record(request, context)
+        if self._hub.acknowledge:
+            self._hub.next(self._hub.acknowledge, request)
+        self._hub.acknowledged.append((request.cursor, tuple(request.event_ids)))
+        return event_service_pb2.AcknowledgeEventsResponse()
+
+    async def ListSubscriptions(self, request: Any, context: Any) -> Any:  # noqa: N802 - on the wire
+        self._hub.record(request, context)
+        return self._hub.subscriptions.get(request.source_service, ListSubscriptionsResponse())
+
+    async def DeleteSubscription(self, request: Any, context: Any) -> Any:  # noqa: N802 - on the wire
+        self._hub.record(request, context)
+        if self._hub.delete:
+            self._hub.next(self._hub.delete, request)
+        return event_service_pb2.DeleteSubscriptionResponse()
 
 
 class Operator(hub_service_pb2_grpc.HubServiceServicer):

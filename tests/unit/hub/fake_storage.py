@@ -50,6 +50,7 @@ class FakeStorage(storage_grpc.StorageServiceServicer):
         self.watches: list[storage.WatchDatabasesRequest] = []
         self.frames: asyncio.Queue[storage.ExchangeRequest] = asyncio.Queue()
         self.exchanges = 0
+        self.half_closed = asyncio.Event()
         self.queries: list[storage.QueryRequest] = []
         self.pages: list[storage.QueryResponse] = []
         self.query_failure: HubError | None = None
@@ -115,6 +116,7 @@ class FakeStorage(storage_grpc.StorageServiceServicer):
             self.frames.put_nowait(frame)
             if self.echo:
                 self.answer(*(done(one) for one in frame.operations), frames_taken=taken)
+        self.half_closed.set()
 
     async def Query(  # noqa: N802 - the name on the wire
         self, request: Any, context: Any

@@ -94,6 +94,7 @@ class Model:
         self.databases = {name: Database(name) for name in databases}
         self.page_events = page_events
         self.down = False
+        self.reads_down = False
         self.held = False  # answers nothing, but does not refuse either
         self.failure: HubError | None = None
         self.tails_open = 0
@@ -234,6 +235,8 @@ class ModelJournal:
         model.reads_open += 1
         model.reads_open_max = max(model.reads_open_max, model.reads_open)
         try:
+            if model.reads_down:
+                raise StorageUnavailable("the model cannot be read")
             pages = []
             size = 0
             reached = boundary = after.sequence

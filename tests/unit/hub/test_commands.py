@@ -63,7 +63,8 @@ async def test_a_wrong_flag_is_refused_with_its_name(tmp_path):
 
 
 async def test_an_address_in_use_is_one_line(tmp_path):
-    hub = HubServer(HubConfig(listen="127.0.0.1:0", storage=free_address()))
+    data_dir = str(tmp_path / "other")
+    hub = HubServer(HubConfig(listen="127.0.0.1:0", storage=free_address(), data_dir=data_dir))
     await hub.start()
     try:
         async with hub_process(tmp_path, "--listen", hub.address) as process:
@@ -73,6 +74,22 @@ async def test_an_address_in_use_is_one_line(tmp_path):
     assert status == 1
     told = [line for line in errors if line.startswith("messagehub hub: ")]
     assert told == [f"messagehub hub: cannot listen on {hub.address}: is the address in use?"]
+
+
+async def test_a_data_directory_of_another_hub_is_one_line(tmp_path):
+    data_dir = str(tmp_path / "shared")
+    hub = HubServer(HubConfig(listen="127.0.0.1:0", storage=free_address(), data_dir=data_dir))
+    await hub.start()
+    try:
+        flags = ["--data-dir", data_dir, "--listen", free_address(), "--storage", free_address()]
+        async with hub_process(tmp_path, *flags) as process:
+            status, _, errors = await ended(process)
+    finally:
+        await hub.stop()
+    assert status == 1
+    (told,) = [line for line in errors if line.startswith("messagehub hub: ")]
+    assert told.startswith(f"messagehub hub: the data directory {data_dir} belongs to another hub")
+    assert "--data-dir" in told
 
 
 async def test_it_serves_until_it_is_told_to_stop(tmp_path):

@@ -73,13 +73,45 @@ def test_services_and_grants_come_from_the_file(tmp_path):
         ('[hub.grants.auth]\nauth_db = "own"', r"\[hub\] grants"),
         ('[hub.grants.ghost]\nauth_db = "read"', r"grants: there is no service ghost.*auth"),
         ('[hub.grants.auth]\nghost_db = "read"', r"grants\.auth: there is no database ghost_db"),
+        ("[hub]\nstorage = []", r"\[hub\] storage"),
+        ('[hub]\nstorage = ["a:1", ""]', r"\[hub\] storage"),
+        ("[hub.databases.auth_db]", r"\[hub\] databases"),
+        ('[hub.databases.auth_db]\nstorages = "a:1"', r"\[hub\] databases"),
+        ('[hub.databases.ghost_db]\nstorage = "a:1"', "databases: there is no database ghost_db"),
+        ("[hub]\nunready_seconds = -1", r"\[hub\] unready_seconds"),
         ("[hub]\npending_bytes_max = 5", "pending_bytes_max must not be below message_bytes_max"),
+        ("[hub]\ninbox_bytes_max = 5", "inbox_bytes_max must not be below message_bytes_max"),
+        (
+            "[hub]\ndelivery_retry_seconds_max = 0.01",
+            "delivery_retry_seconds_max must not be below",
+        ),
         ("[hub]\nreconnect_seconds_max = 0.01", "reconnect_seconds_max must not be below"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_place(tmp_path, text, place):
     with pytest.raises(ConfigurationError, match=place):
         load(file=written(tmp_path, text))
+
+
+def test_a_database_has_the_storage_servers_of_the_hub_or_its_own(tmp_path):
+    text = """
+    [hub]
+    storage = ["a:1", "b:2", "a:1"]
+    [hub.databases.auth_db]
+    storage = "c:3"
+    [hub.databases.metrics_db]
+    storage = ["d:4", "e:5"]
+    """
+    config = load(file=written(tmp_path, text))
+    assert config.servers_of("character_db") == ("a:1", "b:2")
+    assert config.servers_of("auth_db") == ("c:3",)
+    assert config.servers_of("metrics_db") == ("d:4", "e:5")
+    assert HubConfig().servers_of("character_db") == ("127.0.0.1:50052",)
+
+
+def test_storage_servers_from_the_environment(monkeypatch):
+    monkeypatch.setenv("MESSAGEHUB_HUB_STORAGE", '["a:1", "b:2"]')
+    assert load().servers_of("auth_db") == ("a:1", "b:2")
 
 
 def test_grants_are_checked_against_the_services_of_the_same_file(tmp_path):

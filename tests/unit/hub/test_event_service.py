@@ -1,95 +1,18 @@
 """EventService over real gRPC, with a scripted storage server behind it."""
 
-import asyncio
-import random
-import uuid
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
-from types import SimpleNamespace
+from contextlib import AsyncExitStack
 
 import grpc
 import pytest
 
-from hub.adapters.tail import StorageJournal
-from hub.api.event_service import EventService
 from hub.core import cursor
-from hub.core.fanout import Fanout
 from hub.core.journal import Position
-from hub.core.router import Router
-from hub.core.routes import Routes
-from hub.core.status import StatusBoard
-from messagehub.serving.process import bind, make_server
 from messagehub.v1 import event_service_pb2 as messages
-from messagehub.v1 import event_service_pb2_grpc
-from messagehub.v1.event_pb2 import Event, EventDraft, OperationRequest
 from tests.support.ports import free_address
 from tests.support.refusals import refused
+from tests.unit.hub.event_hub import OWN, SERVICES, Operations, hub_before
 from tests.unit.hub.fake_storage import soon, until
-from tests.unit.hub.fanout_bench import LIMITS
 from tests.unit.hub.journal_model import Model, serving
-
-SERVICES = {"character": "character_db", "auth": "auth_db", "metrics": "metrics_db"}
-GRANTS = {"character": {"auth_db": "read"}}
-OWN = "character_db"
-EVENT_BYTES_MAX = 1000
-
-
-class Operations:
-    """The port of the exchange; remembers what it was given."""
-
-    def __init__(self):
-        self.operations = []
-
-    async def run(self, operations, seconds):
-        assert 0 < seconds < 60
-        self.operations += operations
-        return [
-            SimpleNamespace(
-                sequence=7,
-                schema_version="1.2.0",
-                replayed=False,
-                event_id=f"{one.database}/0f/7",
-                result=None,
-            )
-            for one in operations
-        ]
-
-
-@asynccontextmanager
-async def hub_before(storage_address, operations, **limits):
-    """A hub with nothing but events; gives its service and a stub."""
-    settings = {"heartbeat_seconds": 0.1, "reconnect_seconds_min": 0.05, **limits}
-    async with grpc.aio.insecure_channel(storage_address) as storage_channel:
-        fanout = Fanout(
-            StorageJournal(storage_channel, silence_seconds_max=5.0, retry_seconds=0.5),
-            replace(LIMITS, reconnect_seconds_max=0.1, **settings),
-            clock=asyncio.get_running_loop().time,
-            sleep=asyncio.sleep,
-            random=random.random,
-        )
-        routes = Routes(SERVICES, GRANTS)
-        status = StatusBoard(address="", databases=routes.databases, changes_max=1, watchers_max=1)
-        router = Router(routes=routes, operations=operations, storage=None, status=status)
-        service = EventService(
-            routes=routes, router=router, fanout=fanout, event_bytes_max=EVENT_BYTES_MAX
-        )
-        server = make_server(
-            message_bytes_max=100_000, default_timeout=20.0, concurrent_streams_max=100
-        )
-        event_service_pb2_grpc.add_EventServiceServicer_to_server(service, server)
-        address = bind(server, "127.0.0.1:0")
-        await server.start()
-        try:
-            async with grpc.aio.insecure_channel(address) as channel:
-                yield SimpleNamespace(
-                    service=service,
-                    fanout=fanout,
-                    stub=event_service_pb2_grpc.EventServiceStub(channel),
-                    operations=operations,
-                )
-        finally:
-            await service.close()
-            await server.stop(1.0)
 
 
 @pytest.fixture
@@ -311,12 +234,6 @@ async def test_a_database_without_grant_is_denied(hub):
         await soon(subscribe(hub, databases=["metrics_db"]).read())
 
 
-async def test_named_subscriptions_are_not_built_yet(hub):
-    with refused("UNIMPLEMENTED", "NOT_IMPLEMENTED") as refusal:
-        await soon(subscribe(hub, subscription="mine").read())
-    assert list(refusal.fields) == ["subscription"]
-
-
 @pytest.mark.parametrize("text", ["", "nonsense", "AAAA", "ä"])
 async def test_a_malformed_cursor_says_what_to_do(hub, text):
     with refused("INVALID_ARGUMENT", "INVALID_CURSOR") as refusal:
@@ -364,114 +281,3 @@ async def test_an_oldest_cursor_is_never_cut(hub, model):
         await soon(subscribe(hub, cursor=old).read())
     assert "oldest_cursor" not in refusal.metadata
     assert "earliest" in refusal.message
-
-
-# PublishEvent.
-
-
-def publish(hub, draft=None, *, source_service="character", **fields):
-    request = messages.PublishEventRequest(
-        source_service=source_service,
-        event=draft or EventDraft(type="character.levelled_up", custom=b"{}"),
-        **fields,
-    )
-    return hub.stub.PublishEvent(request, timeout=20)
-
-
-async def test_an_event_is_an_operation_on_the_services_database(hub):
-    request_id = str(uuid.uuid4())
-    draft = EventDraft(
-        type="character.levelled_up", data_content_type="application/json", custom=b"{}"
-    )
-    response = await publish(hub, draft, request_id=request_id, correlation_id="c")
-    assert response == messages.PublishEventResponse(
-        correlation_id="c",
-        database=OWN,
-        sequence=7,
-        schema_version="1.2.0",
-        event_id=f"{OWN}/0f/7",
-    )
-    (operation,) = hub.operations.operations
-    event = Event(type="character.levelled_up", data_content_type="application/json", custom=b"{}")
-    assert operation == (OWN, False, "character", "c", request_id, event)
-
-
-async def test_an_event_without_payload_stays_without(hub):
-    await publish(hub, EventDraft(type="a.b"))
-    await publish(hub, EventDraft(type="a.b", custom=b""))
-    without, empty = (operation.content for operation in hub.operations.operations)
-    assert without.WhichOneof("data") is None
-    assert empty.WhichOneof("data") == "custom"
-
-
-async def test_ids_are_made_where_none_are_given(hub):
-    response = await publish(hub)
-    (operation,) = hub.operations.operations
-    assert operation.correlation_id == response.correlation_id != ""
-    assert str(uuid.UUID(operation.request_id)) == operation.request_id
-
-
-@pytest.mark.parametrize(
-    ("draft", "field"),
-    [
-        (EventDraft(), "event.type"),
-        (EventDraft(type="nodot"), "event.type"),
-        (EventDraft(type="storage.operation_completed"), "event.type"),
-        (EventDraft(type="schema.update_started"), "event.type"),
-        (EventDraft(type="transaction.committed"), "event.type"),
-        (EventDraft(type="a.b", data_content_type="x\n"), "event.data_content_type"),
-        (EventDraft(type="a.b", data_content_type="x" * 129), "event.data_content_type"),
-        (
-            EventDraft(type="a.b", operation_request=OperationRequest()),
-            "event.operation_request",
-        ),
-    ],
-)
-async def test_a_bad_draft_is_refused_by_field(hub, draft, field):
-    with refused("INVALID_ARGUMENT", "INVALID_REQUEST") as refusal:
-        await publish(hub, draft)
-    assert list(refusal.fields) == [field]
-    assert hub.operations.operations == []
-
-
-async def test_a_bad_request_id_is_refused(hub):
-    with refused("INVALID_ARGUMENT", "INVALID_REQUEST") as refusal:
-        await publish(hub, request_id="7")
-    assert list(refusal.fields) == ["request_id"]
-
-
-async def test_requests_by_event_are_not_built_yet(hub):
-    with refused("UNIMPLEMENTED", "NOT_IMPLEMENTED") as refusal:
-        await publish(hub, EventDraft(type="storage.operation_request"))
-    assert list(refusal.fields) == ["event.type"]
-
-
-async def test_an_event_has_a_limit_of_size(hub):
-    await publish(hub, EventDraft(type="a.b", custom=b"x" * EVENT_BYTES_MAX))
-    with refused("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE") as refusal:
-        await publish(hub, EventDraft(type="a.b", custom=b"x" * (EVENT_BYTES_MAX + 1)))
-    assert refusal.metadata["limit_bytes"] == str(EVENT_BYTES_MAX)
-
-
-async def test_publishing_is_routed_and_granted(hub):
-    with refused("NOT_FOUND", "INVALID_ROUTE") as refusal:
-        await publish(hub, EventDraft(type="a.b", database="nowhere_db"))
-    assert list(refusal.fields) == ["event.database"]
-    with refused("PERMISSION_DENIED", "ACCESS_DENIED"):
-        await publish(hub, EventDraft(type="a.b", database="metrics_db"))
-    with refused("PERMISSION_DENIED", "ACCESS_DENIED"):
-        await publish(hub, EventDraft(type="a.b", database="auth_db"))
-    assert hub.operations.operations == []
-
-
-@pytest.mark.parametrize(
-    ("method", "request_type"),
-    [
-        ("AcknowledgeEvents", messages.AcknowledgeEventsRequest),
-        ("ListSubscriptions", messages.ListSubscriptionsRequest),
-        ("DeleteSubscription", messages.DeleteSubscriptionRequest),
-    ],
-)
-async def test_what_named_subscriptions_need_is_not_built_yet(hub, method, request_type):
-    with refused("UNIMPLEMENTED", "NOT_IMPLEMENTED"):
-        await getattr(hub.stub, method)(request_type(), timeout=20)

@@ -284,6 +284,28 @@ async def test_a_broken_stream_fails_every_operation_that_has_no_outcome():
         assert isinstance(refused, StorageUnavailable)
 
 
+async def test_a_drained_exchange_still_delivers_what_was_sent_before():
+    async with open_exchange(storage_frames_in_flight_max=1) as (exchange, fake, serving):
+        under_way = start(exchange, operation("A"))
+        (sent,) = await fake.next_operations()
+        waiting = start(exchange, operation("B"))
+        await asyncio.sleep(0)
+        exchange.drain()
+        (unsent,) = await soon(waiting)
+        assert isinstance(unsent, StorageUnavailable)
+        assert "nothing was sent" in unsent.message
+        (refused,) = await exchange.run([operation("C")], SECONDS)
+        assert isinstance(refused, StorageUnavailable)
+        await soon(fake.half_closed.wait())
+        fake.answer(done(sent), frames_taken=1)
+        (outcome,) = await soon(under_way)
+        assert outcome.sequence == 3
+        fake.end_exchange()
+        with pytest.raises(BaseExceptionGroup):
+            await soon(serving)
+        assert exchange.pending_operations == 0
+
+
 async def test_a_second_stream_begins_with_an_open_window():
     async with running_fake() as (fake, address), grpc.aio.insecure_channel(address) as channel:
         exchange = Exchange(HubConfig(storage_frames_in_flight_max=1))

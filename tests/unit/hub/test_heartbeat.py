@@ -52,6 +52,17 @@ async def test_arming_again_begins_the_interval_again(clock, time):
     assert silent.beats == 1
 
 
+async def test_arming_one_again_does_not_delay_the_others(clock, time):
+    first, second = Silent(), Silent()
+    clock.arm(first)
+    await time.pass_(1)
+    clock.arm(second)
+    await time.pass_(4)
+    clock.arm(first)
+    await time.pass_(6)
+    assert (first.beats, second.beats) == (0, 1)
+
+
 async def test_each_has_its_own_time(clock, time):
     first, second = Silent(), Silent()
     clock.arm(first)

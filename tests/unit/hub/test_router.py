@@ -58,11 +58,9 @@ def recorder():
 
 @pytest.fixture
 def status():
-    board = StatusBoard(
-        address="x", databases=("auth_db", "character_db"), changes_max=1, watchers_max=1
-    )
+    board = StatusBoard(databases=("auth_db", "character_db"), changes_max=1, watchers_max=1)
     databases = [DatabaseState("auth_db", available=True), DatabaseState("character_db")]
-    board.connect(version="", engine="", databases=databases)
+    board.show((), databases)
     return board
 
 
@@ -190,9 +188,11 @@ async def look_up(router, service, database):
 
 
 async def test_a_write_is_looked_up_where_it_was_sent(router, recorder):
-    recorder.recorded["auth_db", "id"] = "recorded"
-    assert await look_up(router, "auth", "") == ("auth_db", "recorded")
-    assert await look_up(router, "character", "auth_db") == ("auth_db", "recorded")
+    recorder.recorded["auth_db", "id"] = written = SimpleNamespace(source_service="auth")
+    assert await look_up(router, "auth", "") == ("auth_db", written)
+    # A write of another service is nobody else's to know of, also where the data is.
+    with pytest.raises(OperationNotFound, match="auth_db"):
+        await look_up(router, "character", "auth_db")
     with pytest.raises(OperationNotFound, match="character_db"):
         await look_up(router, "character", "")
     with pytest.raises(AccessDenied):

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import grpc
@@ -22,9 +23,9 @@ from messagehub.v1 import (
     transaction_service_pb2_grpc,
 )
 from messagehub.v1.hub_service_pb2 import (
+    CIRCUIT_STATE_OPEN,
     AdoptDatabaseRequest,
     GetStatusRequest,
-    OpenCircuitRequest,
     WatchStatusRequest,
 )
 from messagehub.v1.statement_pb2 import ResultSet, Row
@@ -34,7 +35,6 @@ from messagehub.v1.storage_service_pb2 import (
     ExecuteBatchRequest,
     ExecuteRequest,
     GetOperationRequest,
-    ListOperationsRequest,
     Operation,
     QueryRequest,
 )
@@ -75,12 +75,14 @@ class Scene:
 
 @asynccontextmanager
 async def running_hub(storage_address: str, **settings):
-    hub = HubServer(HubConfig(listen="127.0.0.1:0", storage=storage_address, **QUICK | settings))
-    await hub.start()
-    try:
-        yield hub
-    finally:
-        await hub.stop()
+    with TemporaryDirectory() as data_dir:
+        given = {"listen": "127.0.0.1:0", "data_dir": data_dir} | QUICK | settings
+        hub = HubServer(HubConfig(storage=storage_address, **given))
+        await hub.start()
+        try:
+            yield hub
+        finally:
+            await hub.stop()
 
 
 @asynccontextmanager
@@ -440,19 +442,35 @@ async def test_the_hub_finds_a_storage_server_that_comes_goes_and_returns():
         stub = storage_service_pb2_grpc.StorageServiceStub(channel)
         for _ in range(3):
             async with running_fake(address) as (fake, _):
-                await wait_until_serving(hub.address)
                 fake.echo = True
+                await wait_until_serving(hub.address)
                 await stub.Execute(execute_request("X"), timeout=SECONDS)
             await wait_for_status(hub.address, "", NOT_SERVING)
-            with refused("UNAVAILABLE", "STORAGE_UNAVAILABLE"):
+            with refused("UNAVAILABLE", "CIRCUIT_OPEN") as refusal:
                 await stub.Execute(execute_request("X"), timeout=SECONDS)
+            assert refusal.retry_seconds == pytest.approx(0.05)
 
 
-async def test_an_operation_under_way_when_the_connection_breaks_is_unavailable():
-    async with scene() as s:
+async def test_an_operation_under_way_when_the_connection_breaks_is_sent_again():
+    async with scene(drain_seconds=0.1) as s:
+        calling = asyncio.ensure_future(s.storage.Execute(execute_request("X"), timeout=SECONDS))
+        (first,) = await s.fake.next_operations()
+        s.fake.end_exchange()
+        # Between them the hub tells of the circuit that opened and closed.
+        sent = []
+        while not (again := [one for one in sent if one.HasField("statement")]):
+            sent = await s.fake.next_operations()
+        assert again[0].request_id == first.request_id
+        assert again[0].statement == first.statement
+        s.fake.answer(done(again[0], replayed=True), frames_taken=1)
+        assert (await soon(calling)).replayed
+
+
+async def test_an_operation_that_is_not_sent_again_has_an_unknown_outcome():
+    async with scene(retry_attempts_max=1, drain_seconds=0.1) as s:
         calling = asyncio.ensure_future(s.storage.Execute(execute_request("X"), timeout=SECONDS))
         (sent,) = await s.fake.next_operations()
-        s.fake.end_watch()
+        s.fake.end_exchange()
         with refused("UNAVAILABLE", "STORAGE_UNAVAILABLE") as refusal:
             await soon(calling)
         assert refusal.metadata == {"request_id": sent.request_id}
@@ -487,7 +505,7 @@ async def test_all_configured_databases_are_asked_for():
 
 
 async def test_health_says_what_is_built_and_what_each_database_can():
-    async with scene() as s:
+    async with scene(drain_seconds=0.1) as s:
         for name in ("", "liveness"):
             assert await check(s.hub.address, name) == SERVING, name
         for name in ("Storage", "Event", "Hub"):
@@ -518,8 +536,6 @@ async def test_what_is_not_built_says_so():
         stub = transaction_service_pb2_grpc.TransactionServiceStub(s.channel)
         calls = [
             stub.ExecuteTransaction(transaction_service_pb2.ExecuteTransactionRequest()),
-            s.storage.ListOperations(ListOperationsRequest()),
-            s.hub_stub.OpenCircuit(OpenCircuitRequest()),
         ]
         for call in calls:
             with refused("UNIMPLEMENTED", "NOT_IMPLEMENTED"):
@@ -565,8 +581,12 @@ async def test_watch_status_gives_a_snapshot_and_then_changes():
         assert second.correlation_id == "c"
         assert second.database.database == "auth_db"
         assert second.database.detail == "cannot be opened"
+        third = await call.read()
+        assert third.database.circuit == CIRCUIT_STATE_OPEN
         s.fake.end_watch()
-        assert not (await call.read()).storage_server.connected
+        fourth = await call.read()
+        assert fourth.HasField("storage_server")
+        assert not fourth.storage_server.connected
         call.cancel()
 
 

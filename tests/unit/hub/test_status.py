@@ -12,7 +12,6 @@ ADDRESS = "127.0.0.1:50052"
 
 def board(*, changes_max=8, watchers_max=4):
     return StatusBoard(
-        address=ADDRESS,
         databases=("auth_db", "character_db"),
         changes_max=changes_max,
         watchers_max=watchers_max,
@@ -20,14 +19,27 @@ def board(*, changes_max=8, watchers_max=4):
 
 
 def connect(status, *, sequence=5):
-    status.connect(
-        version="1",
-        engine="sqlite",
-        databases=[
-            DatabaseState("auth_db", available=True, sequence=sequence),
-            DatabaseState("character_db", available=True, sequence=sequence),
+    status.show(
+        [StorageServerState(ADDRESS, connected=True, version="1", engine="sqlite")],
+        [
+            DatabaseState(name, available=True, storage_server=ADDRESS, sequence=sequence)
+            for name in ("auth_db", "character_db")
         ],
     )
+
+
+def disconnect(status):
+    status.show(
+        [StorageServerState(ADDRESS, version="1", engine="sqlite")],
+        [
+            DatabaseState(name, detail="gone", storage_server=ADDRESS)
+            for name in ("auth_db", "character_db")
+        ],
+    )
+
+
+def change(status, *databases):
+    status.show([], databases)
 
 
 def database(state: HubState, name: str) -> DatabaseState:
@@ -37,9 +49,9 @@ def database(state: HubState, name: str) -> DatabaseState:
 def test_nothing_is_usable_before_it_was_seen_to_be():
     state = board().snapshot()
     assert not state.ready
-    assert not state.storage_server.connected
+    assert not state.connected
     assert [one.available for one in state.databases] == [False, False]
-    assert ADDRESS in state.databases[0].detail
+    assert all(one.detail for one in state.databases)
 
 
 @pytest.mark.parametrize("order", ["start first", "connect first"])
@@ -54,34 +66,33 @@ def test_ready_is_started_and_connected(order):
     assert not status.snapshot().ready
 
 
-def test_a_lost_connection_takes_every_database_with_it():
+def test_a_database_that_is_lost_keeps_its_position():
     status = board()
     connect(status)
     status.saw("auth_db", 9)
-    status.disconnect()
+    disconnect(status)
     state = status.snapshot()
-    assert not state.storage_server.connected
-    assert state.storage_server.version == "1"
+    assert not state.connected
+    assert state.storage_servers[0].version == "1"
     assert [one.available for one in state.databases] == [False, False]
-    assert ADDRESS in database(state, "auth_db").detail
     assert database(state, "auth_db").sequence == 9
 
 
-def test_a_database_that_the_storage_server_does_not_mention_is_not_available():
+def test_one_of_several_storage_servers_is_enough():
     status = board()
-    status.connect(
-        version="1", engine="sqlite", databases=[DatabaseState("auth_db", available=True)]
-    )
-    state = status.snapshot()
-    assert database(state, "auth_db").available
-    assert not database(state, "character_db").available
-    assert database(state, "character_db").detail
+    connect(status)
+    status.start()
+    status.show([StorageServerState("other")], [])
+    assert status.snapshot().ready
+    assert [one.address for one in status.snapshot().storage_servers] == [ADDRESS, "other"]
+    disconnect(status)
+    assert not status.snapshot().ready
 
 
 def test_a_database_that_is_not_configured_is_ignored():
     status = board()
     connect(status)
-    status.change([DatabaseState("other_db", available=True)])
+    change(status, DatabaseState("other_db", available=True))
     assert {one.database for one in status.snapshot().databases} == {"auth_db", "character_db"}
 
 
@@ -91,7 +102,7 @@ def test_positions_only_grow_until_the_storage_server_says_otherwise():
     status.saw("auth_db", 8)
     status.saw("auth_db", 6)
     assert database(status.snapshot(), "auth_db").sequence == 8
-    status.change([DatabaseState("auth_db", available=True, sequence=2)])
+    change(status, DatabaseState("auth_db", available=True, sequence=2))
     assert database(status.snapshot(), "auth_db").sequence == 2
 
 
@@ -101,7 +112,7 @@ def test_a_listener_hears_the_present_and_every_change():
     status.listen(heard.append)
     status.start()
     connect(status)
-    status.disconnect()
+    disconnect(status)
     assert [state.ready for state in heard] == [False, False, True, False]
 
 
@@ -114,9 +125,9 @@ async def test_a_watch_gives_a_snapshot_and_then_each_change():
     assert isinstance(first, HubState)
     assert first.ready
     down = DatabaseState("auth_db", detail="disk gone", sequence=5)
-    status.change([down])
+    change(status, down)
     assert await anext(watch) == down
-    status.disconnect()
+    disconnect(status)
     assert isinstance(await anext(watch), StorageServerState)
     assert [(await anext(watch)).database for _ in range(2)] == ["auth_db", "character_db"]
     await watch.aclose()
@@ -126,8 +137,8 @@ async def test_changes_during_a_slow_read_are_not_lost():
     status = board()
     watch = status.watch()
     await anext(watch)
-    status.change([DatabaseState("auth_db", detail="1")])
-    status.change([DatabaseState("auth_db", detail="2")])
+    change(status, DatabaseState("auth_db", detail="1"))
+    change(status, DatabaseState("auth_db", detail="2"))
     assert [(await anext(watch)).detail for _ in range(2)] == ["1", "2"]
     await watch.aclose()
 
@@ -137,11 +148,11 @@ async def test_a_watcher_that_falls_behind_gets_the_whole_status_again():
     watch = status.watch()
     await anext(watch)
     for number in range(50):
-        status.change([DatabaseState("auth_db", detail=str(number))])
+        change(status, DatabaseState("auth_db", detail=str(number)))
     state = await anext(watch)
     assert isinstance(state, HubState)
     assert database(state, "auth_db").detail == "49"
-    status.change([DatabaseState("auth_db", detail="50")])
+    change(status, DatabaseState("auth_db", detail="50"))
     assert (await anext(watch)).detail == "50"
     await watch.aclose()
 

@@ -91,6 +91,11 @@ def test_the_tables_and_variables_of_the_other_server_are_left_alone(written: An
     assert settings == Settings(rows_max=4)
 
 
+def test_variables_of_the_client_and_of_the_supervisor_are_no_settings() -> None:
+    names = ("MESSAGEHUB_TARGET", "MESSAGEHUB_SUPERVISOR_FD")
+    assert loaded(environment=dict.fromkeys(names, "7")) == Settings()
+
+
 def test_an_unknown_key_of_the_file_is_refused_with_a_hint(written: Any) -> None:
     path = written("[hub]\nrow_max = 4\n")
     refused(f"{path}: [hub] row_max", "did you mean rows_max", file=path)

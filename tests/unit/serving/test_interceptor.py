@@ -15,7 +15,13 @@ from messagehub.serving import logs
 from messagehub.serving.interceptor import CallInterceptor, time_left
 from messagehub.storage.v1 import storage_service_pb2 as private
 from messagehub.storage.v1 import storage_service_pb2_grpc as private_grpc
-from messagehub.v1 import hub_service_pb2, hub_service_pb2_grpc, storage_service_pb2_grpc
+from messagehub.v1 import (
+    event_service_pb2_grpc,
+    hub_service_pb2,
+    hub_service_pb2_grpc,
+    storage_service_pb2_grpc,
+)
+from messagehub.v1.event_service_pb2 import SubscribeRequest, SubscribeResponse
 from messagehub.v1.storage_service_pb2 import (
     ExecuteRequest,
     ExecuteResponse,
@@ -33,7 +39,9 @@ LOGGER = "messagehub.serving.interceptor"
 
 
 class Behaviours(
-    storage_service_pb2_grpc.StorageServiceServicer, hub_service_pb2_grpc.HubServiceServicer
+    storage_service_pb2_grpc.StorageServiceServicer,
+    hub_service_pb2_grpc.HubServiceServicer,
+    event_service_pb2_grpc.EventServiceServicer,
 ):
     """One method of each shape; a test replaces what it is about."""
 
@@ -41,6 +49,7 @@ class Behaviours(
         self.execute: Any = None
         self.query: Any = None
         self.adopt: Any = None
+        self.subscribe: Any = None
 
     async def Execute(self, request: Any, context: Any) -> Any:  # noqa: N802 - on the wire
         return await self.execute(request, context)
@@ -51,6 +60,10 @@ class Behaviours(
 
     async def AdoptDatabase(self, request_iterator: Any, context: Any) -> Any:  # noqa: N802 - on the wire
         return await self.adopt(request_iterator, context)
+
+    async def Subscribe(self, request: Any, context: Any) -> Any:  # noqa: N802 - on the wire
+        async for message in self.subscribe(request, context):
+            yield message
 
 
 class Frames(private_grpc.StorageServiceServicer):
@@ -73,6 +86,7 @@ class Rig:
         self.channel = channel
         self.storage: Any = storage_service_pb2_grpc.StorageServiceStub(channel)
         self.hub: Any = hub_service_pb2_grpc.HubServiceStub(channel)
+        self.events: Any = event_service_pb2_grpc.EventServiceStub(channel)
         self.private: Any = private_grpc.StorageServiceStub(channel)
 
 
@@ -83,6 +97,7 @@ async def rig() -> AsyncIterator[Rig]:
     behaviours, frames = Behaviours(), Frames()
     storage_service_pb2_grpc.add_StorageServiceServicer_to_server(behaviours, server)
     hub_service_pb2_grpc.add_HubServiceServicer_to_server(behaviours, server)
+    event_service_pb2_grpc.add_EventServiceServicer_to_server(behaviours, server)
     private_grpc.add_StorageServiceServicer_to_server(frames, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -321,6 +336,34 @@ async def test_every_message_of_a_stream_is_checked(rig: Rig) -> None:
     with refused("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE"):
         large = piece(chunk=bytes(BYTES_MAX))
         await rig.hub.AdoptDatabase(iter([fine[0], large]), timeout=CALL_SECONDS)
+
+
+async def test_a_refused_caller_that_still_sends_hears_the_reason(rig: Rig) -> None:
+    rig.behaviours.adopt = raising(ConstraintViolation("no"))
+
+    async def pieces() -> AsyncIterator[Any]:
+        for _ in range(300):
+            yield piece(chunk=bytes(BYTES_MAX - 100))
+
+    with refused("FAILED_PRECONDITION", "CONSTRAINT_VIOLATION"):
+        await rig.hub.AdoptDatabase(pieces(), timeout=CALL_SECONDS)
+
+
+async def test_a_correlation_id_that_selects_events_is_left_empty(rig: Rig) -> None:
+    """A subscription without one wants all events, not those of its own call."""
+    seen = []
+
+    async def behave(request: Any, _context: Any) -> AsyncIterator[SubscribeResponse]:
+        seen.append((request.correlation_id, logs.correlation_id.get()))
+        yield SubscribeResponse()
+
+    rig.behaviours.subscribe = behave
+    for given in ("", "chosen"):
+        await rig.events.Subscribe(SubscribeRequest(correlation_id=given)).read()
+    assert [selected for selected, _ in seen] == ["", "chosen"]
+    names = {named for _, named in seen}
+    assert len(names) == 2
+    assert names.isdisjoint({"", "chosen"})
 
 
 async def test_the_messages_of_a_stream_have_one_correlation_id(rig: Rig) -> None:

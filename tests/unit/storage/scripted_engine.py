@@ -5,11 +5,12 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from messagehub.errors import HubError
+from messagehub.errors import CursorExpired, HubError
 from messagehub.v1.event_pb2 import Event
 from messagehub.v1.statement_pb2 import ResultSet, Statement
 from storage.core.engine import Access, Recorded, Trimmed
 from storage.core.operation import Applied, Operation, Outcome, Position
+from storage.core.subscriptions import Standing
 
 
 class Gate:
@@ -50,8 +51,14 @@ class Disk:
         self.open_failures: list[Exception] = []
         self.apply_failures: list[Exception] = []
         self.trim_failures: list[Exception] = []
+        self.cut_off: list[Standing] = []
         self.drain_failures: list[Exception] = []
         self.begun_max = 1_000_000
+
+    def let_all_through(self) -> None:
+        """Opens every gate."""
+        for gate in (self.opening, self.applying, self.reading, self.paging, self.closing):
+            gate.open()
 
     @property
     def sequence(self) -> int:
@@ -97,7 +104,8 @@ class ScriptedEngine:
             event = Event(sequence=sequence, correlation_id=operation.correlation_id)
             self.disk.events.append(event)
             applied.events.append(event)
-            applied.outcomes.append(Outcome(result=ResultSet(), sequence=sequence))
+            outcome = Outcome(result=ResultSet(), sequence=sequence, event_id=f"e/{sequence}")
+            applied.outcomes.append(outcome)
         applied.sequence = self.disk.sequence
         return applied
 
@@ -126,6 +134,8 @@ class ScriptedEngine:
     async def journal(self, after_sequence: int, limit: int) -> list[Event]:
         assert self.is_open, "a closed engine was used"
         self.disk.calls.append("journal")
+        if after_sequence < self.disk.forgotten:
+            raise CursorExpired("forgotten")
         return [event for event in self.disk.events if event.sequence > after_sequence][:limit]
 
     async def recorded(self, request_id: str) -> Recorded | None:
@@ -139,7 +149,11 @@ class ScriptedEngine:
         if rows:
             self.disk.forgotten = self.disk.events[rows - 1].sequence
             del self.disk.events[:rows]
-        return Trimmed(rows, self.disk.forgotten)
+        return Trimmed(rows, self.disk.forgotten, self.disk.cut_off)
+
+    async def subscriptions(self, source_service: str, name: str) -> list[Standing]:
+        assert self.is_open, "a closed engine was used"
+        return []
 
     async def adopt(self, file: Path) -> list[str]:
         self.disk.calls.append("adopt")

@@ -2,17 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 
-from messagehub.errors import DatabaseUnavailable, HubError, ShuttingDown, StorageFull
+from messagehub.errors import Cancelled, DatabaseUnavailable, HubError, ShuttingDown, StorageFull
 from storage.core.engine import EngineLost
 from storage.core.fair_queue import FairQueue, QueueLimits
-from storage.core.operation import Applied
 from storage.core.write_lane import WriteLane
 from tests.unit.storage.scripted_engine import Caller, Disk, settle
+
+if TYPE_CHECKING:
+    from storage.core.operation import Applied
 
 LIMITS = QueueLimits(1000, 1_000_000, 1000, 1_000_000, 0.02)
 OVER = ShuttingDown("over")
@@ -180,6 +182,23 @@ async def test_the_end_finishes_what_is_under_way_and_refuses_the_rest(lane: Lan
     assert sorted(lane.caller.answers) == [("1", ""), ("2", down), ("3", down)]
     assert lane.groups == [["1"]]
     assert lane.lane.idle
+
+
+async def test_an_end_that_takes_too_long_interrupts_what_is_under_way(lane: Lane) -> None:
+    lane.disk.applying.shut()
+    lane.submit("1", "2")
+    await lane.disk.applying.reached.wait()
+    operations = list(lane.lane._running)
+    assert [operation.cancelled for operation in operations] == [False, False]
+    ending = asyncio.ensure_future(lane.lane.end(OVER, 0.0))
+    await settle()
+    assert [operation.cancelled for operation in operations] == [True, True]
+    assert not ending.done(), "what is under way is still waited for"
+    # What an engine says of an operation that it interrupted.
+    lane.disk.apply_failures.append(Cancelled("interrupted"))
+    lane.disk.applying.open()
+    await ending
+    assert sorted(lane.caller.answers) == [("1", "SHUTTING_DOWN"), ("2", "SHUTTING_DOWN")]
 
 
 async def test_the_end_before_anything_began(lane: Lane) -> None:

@@ -17,6 +17,10 @@ MESSAGE_BYTES_MAX: Final = 128 * 1024 * 1024
 # by itself, where it knows the request id and the error table.
 _SERVICE_CONFIG: Final = '{"loadBalancingConfig": [{"round_robin": {}}]}'
 
+# A server that closes its last connections cancels what reaches it at that moment. A caller that
+# cancels by itself never sees this code, it sees asyncio's own exception.
+_NOBODY_ANSWERED: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
 # A dead peer is noticed within 40 seconds. While a hub is away, a new connection is tried at least
 # every 2 seconds, so that no call fails for long after it came back.
 _OPTIONS: Final = (
@@ -49,11 +53,11 @@ def open_channel(target: str, *, message_bytes_max: int = MESSAGE_BYTES_MAX) -> 
 def decode(failure: grpc.aio.AioRpcError | grpc.Call, target: str) -> HubError:
     """Gives the error of a failed call, asynchronous or not.
 
-    One that gRPC made because nobody answered at `target` is a `StorageUnavailable` whose
-    metadata has the `target`.
+    One that gRPC made because nobody answered at `target`, or because the hub ended meanwhile, is
+    a `StorageUnavailable` whose metadata has the `target`.
     """
     answered = DETAILS_TRAILER in dict(failure.trailing_metadata() or ())
-    if failure.code() is grpc.StatusCode.UNAVAILABLE and not answered:
+    if failure.code() in _NOBODY_ANSWERED and not answered:
         return StorageUnavailable(
             f"the hub at {target} cannot be reached: {failure.details()}",
             metadata={"target": target},

@@ -6,27 +6,36 @@
             ...
         async for event in hub.subscribe(types="storage.*"):
             ...
+        await hub.submit("DELETE FROM heroes WHERE name = ?", ["Ada"])
 
 Every call has a deadline, every write a request id, and a call that the hub could not serve at
 the moment is sent again until its deadline. What fails raises a class of `messagehub.errors`,
 whose `__cause__` is the error of gRPC.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
 import grpc
 
+from messagehub.acknowledgements import Acknowledgements
 from messagehub.channel import DEFAULT_TARGET, MESSAGE_BYTES_MAX, decode, open_channel
 from messagehub.errors import HubError, InvalidRequest
 from messagehub.events import LATEST, Subscription
+from messagehub.operations import Operations
 from messagehub.request_ids import new_request_id
 from messagehub.retries import Retries
 from messagehub.rows import QueryCall, Rows
 from messagehub.status import from_status
-from messagehub.v1.event_service_pb2 import SubscribeRequest
+from messagehub.v1.event_service_pb2 import (
+    AcknowledgeEventsRequest,
+    DeleteSubscriptionRequest,
+    ListSubscriptionsRequest,
+    ListSubscriptionsResponse,
+    SubscribeRequest,
+)
 from messagehub.v1.event_service_pb2_grpc import EventServiceStub
 from messagehub.v1.hub_service_pb2 import GetStatusRequest, HubStatus
 from messagehub.v1.hub_service_pb2_grpc import HubServiceStub
@@ -81,7 +90,7 @@ class Operation:
     schema_version: str = ""
 
 
-class Hub:
+class Hub(Operations):
     """A service's connection to the hub: one channel, which reconnects by itself.
 
     `service` is the calling service. `timeout` (seconds) bounds every call with all its attempts,
@@ -229,12 +238,21 @@ class Hub:
         sources: str | Sequence[str] = (),
         correlation_id: str = "",
         start: str = LATEST,
+        subscription: str = "",
+        consumer: str = "",
+        acknowledge: bool = False,
     ) -> Subscription:
         """Streams events as they are committed; see `Subscription`.
 
         `types` are patterns such as `storage.*`; `databases` none = the service's own, `*` = all
         that it may read; `sources` are the services that caused the events. `start` is
         `"latest"`, `"earliest"`, or the `cursor` of an event or a subscription.
+
+        `subscription` names one that the hub remembers; `start` then says where it begins when it
+        is new. `consumer` names who reads for it: a stream takes over at once from an earlier one
+        of the same consumer. With `acknowledge`, an event counts as handled when the next one is
+        asked for, or the `async with` block is left without an error; it is acknowledged with the
+        others of its message.
         """
         request = SubscribeRequest(
             source_service=self.service,
@@ -242,10 +260,65 @@ class Hub:
             databases=_listed(databases),
             sources=_listed(sources),
             correlation_id=correlation_id,
+            subscription=subscription,
+            consumer=consumer or (new_request_id() if subscription else ""),
+        )
+        acknowledgements = None
+        if subscription or acknowledge:
+            acknowledgements = Acknowledgements(
+                subscription,
+                lambda cursor, ids: self.acknowledge(subscription, cursor, event_ids=ids),
+                self.subscriptions,
+                automatic=acknowledge,
+            )
+        return Subscription(
+            EventServiceStub(self.channel).Subscribe,
+            request,
+            start,
+            self._decode,
+            self._retries,
+            timeout=self.timeout,
+            acknowledgements=acknowledgements,
+        )
+
+    async def acknowledge(
+        self,
+        subscription: str,
+        cursor: str = "",
+        *,
+        event_ids: Iterable[str] = (),
+        timeout: float | None = None,
+    ) -> None:
+        """Has a named subscription remember that everything up to a cursor is handled.
+
+        `event_ids` say the same for everything up to these events, each in its database. It is on
+        disk when this returns. `Subscription.acknowledge` is the simple way.
+        """
+        request = AcknowledgeEventsRequest(
+            source_service=self.service,
+            subscription=subscription,
+            cursor=cursor,
+            event_ids=event_ids,
         )
         stub = EventServiceStub(self.channel)
-        return Subscription(
-            stub.Subscribe, request, start, self._decode, self._retries, timeout=self.timeout
+        await self.call(
+            lambda seconds: stub.AcknowledgeEvents(request, timeout=seconds), timeout=timeout
+        )
+
+    async def subscriptions(self, *, timeout: float | None = None) -> ListSubscriptionsResponse:
+        """Tells how the service's named subscriptions stand: cursor, lag, who reads."""
+        request = ListSubscriptionsRequest(source_service=self.service)
+        stub = EventServiceStub(self.channel)
+        return await self.call(
+            lambda seconds: stub.ListSubscriptions(request, timeout=seconds), timeout=timeout
+        )
+
+    async def delete_subscription(self, subscription: str, *, timeout: float | None = None) -> None:
+        """Forgets a named subscription, which nobody may be reading for."""
+        request = DeleteSubscriptionRequest(source_service=self.service, subscription=subscription)
+        stub = EventServiceStub(self.channel)
+        await self.call(
+            lambda seconds: stub.DeleteSubscription(request, timeout=seconds), timeout=timeout
         )
 
     async def status(self, *, timeout: float | None = None) -> HubStatus:

@@ -11,12 +11,19 @@ from typing import Final, Self, TypeAlias, cast
 
 import grpc
 
-from messagehub.errors import HubError, StorageUnavailable
+from messagehub.acknowledgements import Acknowledgements, Lag
+from messagehub.errors import (
+    HubError,
+    InvalidRequest,
+    Retry,
+    StorageUnavailable,
+    SubscriptionInUse,
+)
 from messagehub.retries import Retries, may_retry
 from messagehub.v1 import event_pb2
 from messagehub.v1.event_service_pb2 import SubscribeRequest, SubscribeResponse
 
-__all__ = ["EARLIEST", "LATEST", "Event", "EventData", "Subscription"]
+__all__ = ["EARLIEST", "LATEST", "Event", "EventData", "Lag", "Subscription"]
 
 EARLIEST: Final = "earliest"
 LATEST: Final = "latest"
@@ -85,6 +92,17 @@ class Subscription:
             await hub.execute("DELETE FROM heroes")
             async for event in events:
                 break
+
+    A named one is remembered by the hub: the same name goes on after the last event that was
+    acknowledged, in any process.
+
+        async with hub.subscribe(subscription="billing", start="earliest") as events:
+            async for event in events:
+                await handle(event)
+                await events.acknowledge()
+
+    One stream at a time reads for a name. Another one waits for it, within the hub's timeout, and
+    then raises `SubscriptionInUse`; so does the first one, should it lose the name.
     """
 
     _call: SubscribeCall | None = None
@@ -99,6 +117,7 @@ class Subscription:
         *,
         timeout: float,
         silence_max: float = SILENCE_SECONDS_MAX,
+        acknowledgements: Acknowledgements | None = None,
     ) -> None:
         self._subscribe = subscribe
         self._request = request
@@ -106,6 +125,7 @@ class Subscription:
         self._retries = retries
         self._timeout = timeout
         self._silence_max = silence_max
+        self._acknowledgements = acknowledgements
         self._position = start
         self._connected = False
         self._closed = False
@@ -116,6 +136,20 @@ class Subscription:
     def cursor(self) -> str:
         """A bookmark after the last event that was handed out; it moves on in silence too."""
         return self._cursor if self._received else self._position
+
+    async def acknowledge(self) -> None:
+        """Has the hub remember that every event that was handed out is handled.
+
+        It is on disk when this returns, and the name goes on after it, whoever fails. Raises
+        `CursorExpired` if the subscription was cut off because it was too far behind.
+        """
+        acknowledgements = self._named()
+        cursor = self.cursor
+        await acknowledgements.tell("" if cursor in (EARLIEST, LATEST) else cursor)
+
+    async def lag(self) -> Lag:
+        """Asks the hub how far the named subscription is behind."""
+        return await self._named().lag()
 
     async def __aenter__(self) -> Self:
         """Connects; what is committed from now on will be seen."""
@@ -129,7 +163,11 @@ class Subscription:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            if error is None and self._acknowledges:
+                await self.acknowledge()
+        finally:
+            self.close()
 
     def __del__(self) -> None:
         # gRPC keeps every call alive that is not done: this one would go on for nobody.
@@ -143,18 +181,43 @@ class Subscription:
         while not self._received:
             if self._closed:
                 raise StopAsyncIteration
+            if self._acknowledges:
+                await self._acknowledge_if_possible()
             await self._receive()
         event = self._received.popleft()
         self._cursor = event.cursor
+        if self._acknowledgements is not None:
+            self._acknowledgements.hand_out(event, ends_message=not self._received)
         return event
 
     def close(self) -> None:
         """Ends the stream; nothing more comes."""
+        self._position = self.cursor
         self._closed = True
         self._received.clear()
         if self._call is not None:
             self._call.cancel()
             self._call = None
+
+    def _named(self) -> Acknowledgements:
+        if self._acknowledgements is None:
+            raise InvalidRequest(
+                "this stream reads for no named subscription: give `subscription` to subscribe",
+                fields={"subscription": "is empty"},
+            )
+        return self._acknowledgements
+
+    @property
+    def _acknowledges(self) -> bool:
+        return self._acknowledgements is not None and self._acknowledgements.automatic
+
+    async def _acknowledge_if_possible(self) -> None:
+        try:
+            await self.acknowledge()
+        except HubError as error:
+            if error.retry not in (Retry.SAME_CALL, Retry.SLOWER):
+                raise
+            _log.info("events will be acknowledged with later ones: %s", error.message)
 
     async def _receive(self) -> None:
         """Takes in the next message, over as many connections as it needs."""
@@ -169,7 +232,7 @@ class Subscription:
                 delay = self._retries.delay(failures, error.retry_after)
                 over = failures == self._retries.attempts_max
                 over = over or self._retries.clock() + delay >= deadline
-                if not _may_resume(error) or (over and not self._connected):
+                if not self._may_resume(error) or (over and not self._connected):
                     raise
                 _log.info("the stream of events was cut, it will be resumed: %s", error.message)
             else:
@@ -197,8 +260,10 @@ class Subscription:
         raise StorageUnavailable("the hub ended the stream of events")
 
     def _take(self, response: SubscribeResponse) -> None:
-        self._connected = True
         before, after = self._position, response.cursor or self._position
+        if not self._connected and self._acknowledgements is not None:
+            self._acknowledgements.begin(before if response.events else after)
+        self._connected = True
         # A bookmark inside of a message would have to be at or before the event it belongs to:
         # only the last event of the message is followed by the message's own cursor.
         last = len(response.events) - 1
@@ -208,11 +273,14 @@ class Subscription:
         )
         self._cursor, self._position = before, after
 
-
-def _may_resume(error: HubError) -> bool:
-    # A server that drains may cut its streams with CANCELLED. A caller that cancels is told by
-    # asyncio and does not come here.
-    return may_retry(error) or error.code == "CANCELLED"
+    def _may_resume(self, error: HubError) -> bool:
+        # A name that is in use may be held by one's own life before a crash, for a moment. Later
+        # it means that another has taken over.
+        if isinstance(error, SubscriptionInUse):
+            return not self._connected
+        # A server that drains may cut its streams with CANCELLED. A caller that cancels is told
+        # by asyncio and does not come here.
+        return may_retry(error) or error.code == "CANCELLED"
 
 
 def _starting(request: SubscribeRequest, position: str) -> SubscribeRequest:

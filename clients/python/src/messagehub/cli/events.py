@@ -34,6 +34,13 @@ ALL: Final = "*"
     help="Where to begin; every event printed with --json has its cursor.",
 )
 @click.option("--service", help="Who asks; the default is a service with a route to the database.")
+@click.option(
+    "--subscription",
+    default="",
+    metavar="NAME",
+    help="Go on where the service's subscription NAME was acknowledged; it is made if it is new.",
+)
+@click.option("--acknowledge", is_flag=True, help="Acknowledge what was printed.")
 @as_json_option
 @target_options
 def events(
@@ -44,6 +51,8 @@ def events(
     correlation_id: str,
     start: str,
     service: str | None,
+    subscription: str,
+    acknowledge: bool,
     as_json: bool,
     target: str,
     timeout: float | None,
@@ -52,6 +61,8 @@ def events(
 
     With --json, each is a CloudEvent with the additional field `cursor`.
     """
+    if acknowledge and not subscription:
+        raise click.UsageError("--acknowledge goes with --subscription NAME")
 
     async def watch() -> None:
         async with open_hub(target, service=service or "", timeout=timeout) as hub:
@@ -62,8 +73,10 @@ def events(
                 sources=sources,
                 correlation_id=correlation_id,
                 start=start,
-            ) as subscription:
-                async for event in subscription:
+                subscription=subscription,
+                acknowledge=acknowledge,
+            ) as stream:
+                async for event in stream:
                     click.echo(json_line(event) if as_json else line(event))
 
     try:

@@ -22,8 +22,11 @@ CLIENT_COMMANDS: Final = MappingProxyType(
         "adopt": "messagehub.cli.adopt",
         "events": "messagehub.cli.events",
         "health": "messagehub.cli.health",
+        "operations": "messagehub.cli.operations",
         "sql": "messagehub.cli.sql",
         "status": "messagehub.cli.status",
+        "submit": "messagehub.cli.submit",
+        "subscriptions": "messagehub.cli.subscriptions",
     }
 )
 INTERRUPTED: Final = 130

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+from contextlib import aclosing
 from typing import Final
 
 import click
 from google.protobuf.json_format import MessageToDict
 
 from messagehub.cli.connection import as_json_option, open_hub, target_options
+from messagehub.cli.status_watch import follow_status
 from messagehub.cli.tables import aligned
 from messagehub.client import Hub
 from messagehub.errors import HubError
@@ -30,28 +32,56 @@ NOT_READY: Final = 1
     metavar="SECONDS",
     help="Wait for the hub to be ready, at most so long; exit with 1 if it is not by then.",
 )
+@click.option("--watch", is_flag=True, help="Go on showing it as it changes, until Ctrl-C.")
 @as_json_option
 @target_options
 @click.pass_context
 def status(
-    context: click.Context, *, wait: float, as_json: bool, target: str, timeout: float | None
+    context: click.Context,
+    *,
+    wait: float,
+    watch: bool,
+    as_json: bool,
+    target: str,
+    timeout: float | None,
 ) -> None:
     """Show the hub, its storage servers, routes and databases."""
+    if watch:
+        asyncio.run(_show_live(target, timeout, as_json=as_json))
+        return
 
     async def ask() -> HubStatus:
         async with open_hub(target, timeout=timeout) as hub:
             return await _when_ready(hub, wait) if wait else await hub.status()
 
     found = asyncio.run(ask())
-    if as_json:
-        fields = MessageToDict(
-            found, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-        )
-        click.echo(json.dumps(fields, ensure_ascii=False))
-    else:
-        click.echo(screen(found, target))
+    click.echo(_json(found) if as_json else screen(found, target))
     if wait and not found.ready:
         context.exit(NOT_READY)
+
+
+async def _show_live(target: str, timeout: float | None, *, as_json: bool) -> None:
+    """Shows every change: a fresh screen on a terminal, else one text or line after the other."""
+    async with (
+        open_hub(target, timeout=timeout) as hub,
+        aclosing(follow_status(hub)) as statuses,
+    ):
+        async for found in statuses:
+            if isinstance(found, HubError):
+                click.echo(f"the hub is lost, waiting for it: {found.message}", err=True)
+                continue
+            if as_json:
+                click.echo(_json(found))
+                continue
+            click.clear()
+            click.echo(screen(found, target) + "\n")
+
+
+def _json(found: HubStatus) -> str:
+    fields = MessageToDict(
+        found, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return json.dumps(fields, ensure_ascii=False)
 
 
 async def _when_ready(hub: Hub, seconds: float) -> HubStatus:

@@ -25,6 +25,7 @@ __all__ = [
     "TabSeparated",
     "TerminalTables",
     "aligned",
+    "json_value",
     "printable",
     "row_printer",
 ]
@@ -146,7 +147,7 @@ class JsonLines:
 
     def row(self, row: Sequence[SqlValue]) -> None:
         """Prints a row."""
-        self._print(dict(zip(self._names, map(_json_value, row), strict=True)))
+        self._print(dict(zip(self._names, map(json_value, row), strict=True)))
 
     def end(self) -> None:
         """Prints nothing."""
@@ -217,7 +218,8 @@ def _field(value: SqlValue) -> str:
     return value.translate(_ESCAPES) if isinstance(value, str) else _plain(value)
 
 
-def _json_value(value: SqlValue) -> Any:
+def json_value(value: SqlValue) -> Any:
+    """Gives a value as JSON knows it; see `JsonLines` for what it does not know."""
     if isinstance(value, bytes | bytearray | memoryview):
         return {"base64": base64.b64encode(value).decode()}
     if isinstance(value, float) and not math.isfinite(value):

@@ -24,6 +24,7 @@ from messagehub.errors import (
     NotBuiltYet,
 )
 from messagehub.serving import logs
+from messagehub.serving.drain import Drain
 from messagehub.status import to_status, trailers
 
 CORRELATION_ID_CHARACTERS_MAX: Final = 128
@@ -32,6 +33,8 @@ FILTERED_BY_CORRELATION_ID: Final = frozenset({"messagehub.v1.SubscribeRequest"}
 # gRPC's own limit stands this far above ours, so that a message a little too large gets our
 # answer, which names the limit, and not the transport's.
 TRANSPORT_HEADROOM_BYTES: Final = 64 * 1024 * 1024
+# A server that drains goes on answering its probes.
+HEALTH_METHODS: Final = "/grpc.health.v1.Health/"
 
 _log = logging.getLogger(__name__)
 _deadline: ContextVar[float] = ContextVar("deadline")
@@ -68,12 +71,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler of a server once.
 
     `message_bytes_max` bounds a request message. `default_timeout` (seconds) bounds a unary call
-    whose caller set no deadline. Streams are bounded by their callers and by the server's drain.
+    whose caller set no deadline. Streams are bounded by their callers and by the server's `drain`,
+    which every call but those of the health service belongs to.
     """
 
-    def __init__(self, *, message_bytes_max: int, default_timeout: float) -> None:
+    def __init__(
+        self, *, message_bytes_max: int, default_timeout: float, drain: Drain | None = None
+    ) -> None:
         self._message_bytes_max = message_bytes_max
         self._default_timeout = default_timeout
+        self._drain = drain or Drain()
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -92,24 +99,29 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
         decode = handler.request_deserializer
+        bound, bound_stream = self._drain.bound, self._drain.bound_stream
+        if method.startswith(HEALTH_METHODS):
+            bound = bound_stream = _unbound
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(
-                self._unary(method, decode, handler.unary_unary), None, handler.response_serializer
+                self._unary(method, decode, bound(handler.unary_unary)),
+                None,
+                handler.response_serializer,
             )
         if handler.unary_stream is not None:
             return grpc.unary_stream_rpc_method_handler(
-                self._stream(method, decode, handler.unary_stream),
+                self._stream(method, decode, bound_stream(handler.unary_stream)),
                 None,
                 handler.response_serializer,
             )
         if handler.stream_unary is not None:
             return grpc.stream_unary_rpc_method_handler(
-                self._collect(method, decode, handler.stream_unary),
+                self._collect(method, decode, bound(handler.stream_unary)),
                 None,
                 handler.response_serializer,
             )
         return grpc.stream_stream_rpc_method_handler(
-            self._stream(method, decode, handler.stream_stream, many=True),
+            self._stream(method, decode, bound_stream(handler.stream_stream), many=True),
             None,
             handler.response_serializer,
         )
@@ -210,6 +222,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             )
         code = next(code for code in grpc.StatusCode if code.name == error.code)
         await context.abort(code, to_status(error).message, trailers(error))
+
+
+def _unbound(behaviour: Any) -> Any:
+    return behaviour
 
 
 def _as_hub_error(failure: Exception) -> HubError:

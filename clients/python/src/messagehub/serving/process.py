@@ -9,6 +9,7 @@ from typing import Final, Protocol
 import grpc
 from grpc_reflection.v1alpha import reflection
 
+from messagehub.serving.drain import Drain
 from messagehub.serving.interceptor import TRANSPORT_HEADROOM_BYTES, CallInterceptor
 from messagehub.serving.supervision import follow_supervisor, tell_supervisor
 
@@ -41,13 +42,22 @@ class Service(Protocol):
 
 
 def make_server(
-    *, message_bytes_max: int, default_timeout: float, concurrent_streams_max: int
+    *,
+    message_bytes_max: int,
+    default_timeout: float,
+    concurrent_streams_max: int,
+    drain: Drain | None = None,
 ) -> grpc.aio.Server:
-    """A grpc.aio server with the interceptor and the limits that all our servers share."""
+    """A grpc.aio server with the interceptor and the limits that all our servers share.
+
+    Every call belongs to `drain`, which is finished before the server is stopped.
+    """
     transport_bytes_max = message_bytes_max + TRANSPORT_HEADROOM_BYTES
     return grpc.aio.server(
         interceptors=[
-            CallInterceptor(message_bytes_max=message_bytes_max, default_timeout=default_timeout)
+            CallInterceptor(
+                message_bytes_max=message_bytes_max, default_timeout=default_timeout, drain=drain
+            )
         ],
         options=[
             *_OPTIONS,

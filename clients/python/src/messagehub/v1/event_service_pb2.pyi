@@ -58,16 +58,17 @@ class SubscribeRequest(_message.Message):
     on right after its acknowledged position in each database; `earliest` and
     `latest` do not move it, so a program may always pass what it wants at its
     very first start. A `cursor` begins this stream there, which is how a stream
-    that broke goes on, and acknowledges nothing. Filters are this stream's own:
+    that broke goes on, and acknowledges nothing. Without one, the first message
+    has no events and says where the stream goes on. Filters are this stream's own:
     what they hold back is acknowledged with what they let pass.
 
     The databases are those that the name began with; others may join, and begin
     at their oldest event. To leave one out is refused.
 
     A journal keeps what a named subscription has not acknowledged, up to a limit.
-    Past that the name is cut off: from then on it is refused with CURSOR_EXPIRED
-    until a stream begins at a cursor, such as the `oldest_cursor` of the refusal,
-    which accepts the loss.
+    Past that the name is cut off, for good: everything it asks for is refused with
+    CURSOR_EXPIRED. Whoever accepts the loss deletes it, and begins a new one at
+    the `oldest_cursor` of the refusal.
 
     One stream at a time reads for a name, over all hubs. Another one is refused
     with SUBSCRIPTION_IN_USE; `RetryInfo` says when to try again. The name is free

@@ -39,7 +39,9 @@ class Value(_message.Message):
     integer: _builtins.int
     """A signed 64-bit integer."""
     real: _builtins.float
-    """An IEEE 754 double. NaN is kept, and sorts above every other value."""
+    """An IEEE 754 double. NaN is kept, and sorts above every other value. SQLite
+    itself drops the sign of -0.0 in a column declared REAL.
+    """
     text: _builtins.str
     """Text, any Unicode scalar values."""
     blob: _builtins.bytes

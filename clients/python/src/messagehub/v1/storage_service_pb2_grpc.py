@@ -109,8 +109,9 @@ class StorageServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ExecuteBatch(self, request, context):
-        """Runs independent operations, each with a result or an error of its own, in
-        the order of the request per database. This is not a transaction.
+        """Runs independent operations, each with a result or an error of its own. The
+        writes of a database happen in the order of the request; a read may run
+        before or after them. This is not a transaction.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -51,8 +51,9 @@ class StorageServiceStub:
     are on disk (fsync) in one commit; a failed one changed nothing.
     """
     ExecuteBatch: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.ExecuteBatchRequest, _storage_service_pb2.ExecuteBatchResponse]
-    """Runs independent operations, each with a result or an error of its own, in
-    the order of the request per database. This is not a transaction.
+    """Runs independent operations, each with a result or an error of its own. The
+    writes of a database happen in the order of the request; a read may run
+    before or after them. This is not a transaction.
     """
     Query: _grpc.UnaryStreamMultiCallable[_storage_service_pb2.QueryRequest, _storage_service_pb2.QueryResponse]
     """Runs one reading statement and streams its rows in pages, in constant
@@ -92,8 +93,9 @@ class StorageServiceAsyncStub(StorageServiceStub):
     are on disk (fsync) in one commit; a failed one changed nothing.
     """
     ExecuteBatch: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.ExecuteBatchRequest, _storage_service_pb2.ExecuteBatchResponse]  # type: ignore[assignment]
-    """Runs independent operations, each with a result or an error of its own, in
-    the order of the request per database. This is not a transaction.
+    """Runs independent operations, each with a result or an error of its own. The
+    writes of a database happen in the order of the request; a read may run
+    before or after them. This is not a transaction.
     """
     Query: _aio.UnaryStreamMultiCallable[_storage_service_pb2.QueryRequest, _storage_service_pb2.QueryResponse]  # type: ignore[assignment]
     """Runs one reading statement and streams its rows in pages, in constant
@@ -142,8 +144,9 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_service_pb2.ExecuteBatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_service_pb2.ExecuteBatchResponse, _abc.Awaitable[_storage_service_pb2.ExecuteBatchResponse]]:
-        """Runs independent operations, each with a result or an error of its own, in
-        the order of the request per database. This is not a transaction.
+        """Runs independent operations, each with a result or an error of its own. The
+        writes of a database happen in the order of the request; a read may run
+        before or after them. This is not a transaction.
         """
 
     @_abc_1.abstractmethod

@@ -699,7 +699,7 @@ Global___SubscriptionState: _TypeAlias = SubscriptionState  # noqa: Y015
 class OpenSubscriptionRequest(_message.Message):
     """Opens a named subscription. Refused with SUBSCRIPTION_IN_USE while another
     holder and another consumer has the lease, and with CURSOR_EXPIRED where it was
-    cut off, unless it is to begin at a position.
+    cut off.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -739,7 +739,7 @@ class OpenSubscriptionRequest(_message.Message):
 
     @_builtins.property
     def position(self) -> Global___SubscriptionPosition:
-        """At a position, also if it was cut off."""
+        """At a position."""
 
     def __init__(
         self,
@@ -823,65 +823,97 @@ class OpenSubscriptionResponse(_message.Message):
 Global___OpenSubscriptionResponse: _TypeAlias = OpenSubscriptionResponse  # noqa: Y015
 
 @_typing.final
-class HoldSubscriptionRequest(_message.Message):
-    """Prolongs a lease. Refused with SUBSCRIPTION_IN_USE if another holder has it and
-    with SUBSCRIPTION_NOT_FOUND if the subscription is gone.
-    """
+class HoldSubscriptionsRequest(_message.Message):
+    """Prolongs leases in one database."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DATABASE_FIELD_NUMBER: _builtins.int
-    SOURCE_SERVICE_FIELD_NUMBER: _builtins.int
     CORRELATION_ID_FIELD_NUMBER: _builtins.int
-    SUBSCRIPTION_FIELD_NUMBER: _builtins.int
-    HOLDER_FIELD_NUMBER: _builtins.int
+    HOLDS_FIELD_NUMBER: _builtins.int
     LEASE_MS_FIELD_NUMBER: _builtins.int
     database: _builtins.str
     """The database."""
-    source_service: _builtins.str
-    """The calling service."""
     correlation_id: _builtins.str
     """For the log."""
-    subscription: _builtins.str
-    """Its name."""
-    holder: _builtins.str
-    """The stream that took the lease."""
     lease_ms: _builtins.int
-    """The lease from now on; 0 = give it up."""
+    """How long they last from now on; 0 = give them up."""
+    @_builtins.property
+    def holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___SubscriptionHold]:
+        """The leases."""
+
     def __init__(
         self,
         *,
         database: _builtins.str = ...,
-        source_service: _builtins.str = ...,
         correlation_id: _builtins.str = ...,
-        subscription: _builtins.str = ...,
-        holder: _builtins.str = ...,
+        holds: _abc.Iterable[Global___SubscriptionHold] | None = ...,
         lease_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "database", b"database", "holder", b"holder", "lease_ms", b"lease_ms", "source_service", b"source_service", "subscription", b"subscription"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "database", b"database", "holds", b"holds", "lease_ms", b"lease_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___HoldSubscriptionRequest: _TypeAlias = HoldSubscriptionRequest  # noqa: Y015
+Global___HoldSubscriptionsRequest: _TypeAlias = HoldSubscriptionsRequest  # noqa: Y015
 
 @_typing.final
-class HoldSubscriptionResponse(_message.Message):
-    """The lease is prolonged, or free."""
+class SubscriptionHold(_message.Message):
+    """A lease that a stream has."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SOURCE_SERVICE_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_FIELD_NUMBER: _builtins.int
+    HOLDER_FIELD_NUMBER: _builtins.int
+    source_service: _builtins.str
+    """The calling service."""
+    subscription: _builtins.str
+    """The name of the subscription."""
+    holder: _builtins.str
+    """The stream that took the lease."""
     def __init__(
         self,
+        *,
+        source_service: _builtins.str = ...,
+        subscription: _builtins.str = ...,
+        holder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holder", b"holder", "source_service", b"source_service", "subscription", b"subscription"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___HoldSubscriptionResponse: _TypeAlias = HoldSubscriptionResponse  # noqa: Y015
+Global___SubscriptionHold: _TypeAlias = SubscriptionHold  # noqa: Y015
+
+@_typing.final
+class HoldSubscriptionsResponse(_message.Message):
+    """What became of each lease."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[_status_pb2.Status]:
+        """One for each lease, in the order of the request; code 0 = it is prolonged, or
+        free. SUBSCRIPTION_IN_USE if another holder has it, SUBSCRIPTION_NOT_FOUND if
+        the subscription is gone.
+        """
+
+    def __init__(
+        self,
+        *,
+        outcomes: _abc.Iterable[_status_pb2.Status] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldSubscriptionsResponse: _TypeAlias = HoldSubscriptionsResponse  # noqa: Y015
 
 @_typing.final
 class AcknowledgeSubscriptionRequest(_message.Message):

@@ -70,10 +70,10 @@ class StorageServiceStub(object):
                 request_serializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.OpenSubscriptionRequest.SerializeToString,
                 response_deserializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.OpenSubscriptionResponse.FromString,
                 _registered_method=True)
-        self.HoldSubscription = channel.unary_unary(
-                '/messagehub.storage.v1.StorageService/HoldSubscription',
-                request_serializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.HoldSubscriptionRequest.SerializeToString,
-                response_deserializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.HoldSubscriptionResponse.FromString,
+        self.HoldSubscriptions = channel.unary_unary(
+                '/messagehub.storage.v1.StorageService/HoldSubscriptions',
+                request_serializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.HoldSubscriptionsRequest.SerializeToString,
+                response_deserializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.HoldSubscriptionsResponse.FromString,
                 _registered_method=True)
         self.AcknowledgeSubscription = channel.unary_unary(
                 '/messagehub.storage.v1.StorageService/AcknowledgeSubscription',
@@ -149,8 +149,8 @@ class StorageServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def HoldSubscription(self, request, context):
-        """Prolongs the lease on a named subscription, or gives it up.
+    def HoldSubscriptions(self, request, context):
+        """Prolongs the leases on named subscriptions, or gives them up.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -215,10 +215,10 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     request_deserializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.OpenSubscriptionRequest.FromString,
                     response_serializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.OpenSubscriptionResponse.SerializeToString,
             ),
-            'HoldSubscription': grpc.unary_unary_rpc_method_handler(
-                    servicer.HoldSubscription,
-                    request_deserializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.HoldSubscriptionRequest.FromString,
-                    response_serializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.HoldSubscriptionResponse.SerializeToString,
+            'HoldSubscriptions': grpc.unary_unary_rpc_method_handler(
+                    servicer.HoldSubscriptions,
+                    request_deserializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.HoldSubscriptionsRequest.FromString,
+                    response_serializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.HoldSubscriptionsResponse.SerializeToString,
             ),
             'AcknowledgeSubscription': grpc.unary_unary_rpc_method_handler(
                     servicer.AcknowledgeSubscription,
@@ -437,7 +437,7 @@ class StorageService(object):
             _registered_method=True)
 
     @staticmethod
-    def HoldSubscription(request,
+    def HoldSubscriptions(request,
             target,
             options=(),
             channel_credentials=None,
@@ -450,9 +450,9 @@ class StorageService(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/messagehub.storage.v1.StorageService/HoldSubscription',
-            messagehub_dot_storage_dot_v1_dot_storage__service__pb2.HoldSubscriptionRequest.SerializeToString,
-            messagehub_dot_storage_dot_v1_dot_storage__service__pb2.HoldSubscriptionResponse.FromString,
+            '/messagehub.storage.v1.StorageService/HoldSubscriptions',
+            messagehub_dot_storage_dot_v1_dot_storage__service__pb2.HoldSubscriptionsRequest.SerializeToString,
+            messagehub_dot_storage_dot_v1_dot_storage__service__pb2.HoldSubscriptionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

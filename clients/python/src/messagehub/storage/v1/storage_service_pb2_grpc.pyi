@@ -55,8 +55,8 @@ class StorageServiceStub:
     """Makes a named subscription in one database where it is new there, and tells
     where it stands.
     """
-    HoldSubscription: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.HoldSubscriptionRequest, _storage_service_pb2.HoldSubscriptionResponse]
-    """Prolongs the lease on a named subscription, or gives it up."""
+    HoldSubscriptions: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.HoldSubscriptionsRequest, _storage_service_pb2.HoldSubscriptionsResponse]
+    """Prolongs the leases on named subscriptions, or gives them up."""
     AcknowledgeSubscription: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.AcknowledgeSubscriptionRequest, _storage_service_pb2.AcknowledgeSubscriptionResponse]
     """Moves the acknowledged position of a named subscription in one database on."""
     ListSubscriptions: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.ListSubscriptionsRequest, _storage_service_pb2.ListSubscriptionsResponse]
@@ -89,8 +89,8 @@ class StorageServiceAsyncStub(StorageServiceStub):
     """Makes a named subscription in one database where it is new there, and tells
     where it stands.
     """
-    HoldSubscription: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.HoldSubscriptionRequest, _storage_service_pb2.HoldSubscriptionResponse]  # type: ignore[assignment]
-    """Prolongs the lease on a named subscription, or gives it up."""
+    HoldSubscriptions: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.HoldSubscriptionsRequest, _storage_service_pb2.HoldSubscriptionsResponse]  # type: ignore[assignment]
+    """Prolongs the leases on named subscriptions, or gives them up."""
     AcknowledgeSubscription: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.AcknowledgeSubscriptionRequest, _storage_service_pb2.AcknowledgeSubscriptionResponse]  # type: ignore[assignment]
     """Moves the acknowledged position of a named subscription in one database on."""
     ListSubscriptions: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.ListSubscriptionsRequest, _storage_service_pb2.ListSubscriptionsResponse]  # type: ignore[assignment]
@@ -164,12 +164,12 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
-    def HoldSubscription(
+    def HoldSubscriptions(
         self,
-        request: _storage_service_pb2.HoldSubscriptionRequest,
+        request: _storage_service_pb2.HoldSubscriptionsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_storage_service_pb2.HoldSubscriptionResponse, _abc.Awaitable[_storage_service_pb2.HoldSubscriptionResponse]]:
-        """Prolongs the lease on a named subscription, or gives it up."""
+    ) -> _typing.Union[_storage_service_pb2.HoldSubscriptionsResponse, _abc.Awaitable[_storage_service_pb2.HoldSubscriptionsResponse]]:
+        """Prolongs the leases on named subscriptions, or gives them up."""
 
     @_abc_1.abstractmethod
     def AcknowledgeSubscription(

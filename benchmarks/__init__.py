@@ -1,0 +1,1 @@
+"""Figures, each a ratio against something named that ran in the same run."""

@@ -1,0 +1,119 @@
+"""The servers that are measured: a real hub and storage server, and bare grpc.aio ones."""
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+START_SECONDS_MAX = 30.0
+UNBOUNDED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+
+
+def free_address() -> str:
+    """An address on the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+async def wait_until_ready(address: str) -> None:
+    """Waits until the server answers SERVING."""
+    async with asyncio.timeout(START_SECONDS_MAX), grpc.aio.insecure_channel(address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        while True:
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                answer = await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True)
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def hub_and_storage() -> AsyncGenerator[str, None]:
+    """Runs a storage server and a hub as processes; gives the hub's address."""
+    storage, hub = free_address(), free_address()
+    with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".benchmark-") as directory:
+        commands = (
+            ["-m", "storage", "--data-dir", directory, "--listen", storage],
+            ["-m", "hub", "--data-dir", directory, "--listen", hub, "--storage", storage],
+        )
+        processes = [
+            subprocess.Popen([sys.executable, *command, "--log-level", "error"])
+            for command in commands
+        ]
+        try:
+            await wait_until_ready(hub)
+            yield hub
+        finally:
+            for process in reversed(processes):
+                process.terminate()
+                process.wait(START_SECONDS_MAX)
+
+
+class Payload:
+    """A fixed answer in pieces, for a bare server to stream."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self.pieces = pieces
+
+
+async def _bare(payload: Payload, address: str) -> None:
+    async def stream(_: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        for piece in payload.pieces:
+            await context.write(piece)
+
+    async def echo(request: bytes, _: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        return request
+
+    server = grpc.aio.server(options=UNBOUNDED)
+    handlers = {
+        "Stream": grpc.unary_stream_rpc_method_handler(stream),
+        "Echo": grpc.unary_unary_rpc_method_handler(echo),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bare", handlers),))
+    server.add_insecure_port(address)
+    await server.start()
+    await server.wait_for_termination()
+
+
+@asynccontextmanager
+async def bare_server(payload: Payload) -> AsyncGenerator[str, None]:
+    """Runs a bare grpc.aio server in a process of its own; gives its address."""
+    address = free_address()
+    with tempfile.NamedTemporaryFile() as file:
+        for piece in payload.pieces:
+            file.write(len(piece).to_bytes(4, "big") + piece)
+        file.flush()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.bench_servers", file.name, address]
+        )
+        try:
+            async with asyncio.timeout(START_SECONDS_MAX):
+                async with grpc.aio.insecure_channel(address) as channel:
+                    await channel.unary_unary("/bare/Echo")(b"", wait_for_ready=True)
+            yield address
+        finally:
+            process.terminate()
+            process.wait(START_SECONDS_MAX)
+
+
+def _read(path: str) -> Payload:
+    content = Path(path).read_bytes()
+    pieces = []
+    while content:
+        size = int.from_bytes(content[:4], "big")
+        pieces.append(content[4 : 4 + size])
+        content = content[4 + size :]
+    return Payload(pieces)
+
+
+if __name__ == "__main__":
+    asyncio.run(_bare(_read(sys.argv[1]), sys.argv[2]))

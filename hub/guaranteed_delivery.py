@@ -1,0 +1,111 @@
+"""The part of the composition root that makes the inbox and its delivery."""
+
+import asyncio
+import random
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from hub.adapters.inbox_store import InboxStore
+from hub.adapters.journal_reach import JournalReach
+from hub.config import HubConfig
+from hub.core.delivery import Delivery, DeliveryLimits
+from hub.core.inbox import Inbox, InboxLimits
+from hub.core.journal import Journal
+from hub.core.ports import Storage
+from hub.core.router import Router
+from hub.core.routes import Routes
+from hub.core.status import HubState
+from hub.core.submissions import Submissions
+
+NANOSECONDS_PER_MICROSECOND: Final = 1000
+
+
+class GuaranteedDelivery:
+    """The inbox in the hub's data directory: `open`, `start`, `stop` delivering, `close`.
+
+    `inbox` takes announcements from `open` on, `submissions` what services submit.
+    """
+
+    def __init__(
+        self,
+        config: HubConfig,
+        *,
+        routes: Routes,
+        router: Router,
+        storage: Storage,
+        journal: Journal,
+    ) -> None:
+        self._store = InboxStore(Path(config.data_dir), group_max=config.inbox_group_operations_max)
+        self.inbox = Inbox(
+            self._store, _inbox_limits(config), now_us=_now_us, size_of=_size, sleep=asyncio.sleep
+        )
+        self.submissions = Submissions(
+            routes=routes, inbox=self.inbox, store=self._store, router=router
+        )
+        self._delivery = Delivery(
+            self.inbox,
+            _delivery_limits(config),
+            destination=router,
+            storage=storage,
+            reach=JournalReach(journal),
+            routes=routes,
+            clock=time.monotonic,
+            sleep=asyncio.sleep,
+            random=random.random,
+        )
+
+    async def open(self) -> None:
+        """Opens the inbox; raises `OSError` if another hub has it or it cannot be used."""
+        await self._store.open()
+
+    async def start(self) -> None:
+        """Begins to deliver what is in the inbox."""
+        await self._delivery.start()
+
+    def follow(self, state: HubState) -> None:
+        """Hears how the databases stand, of every change."""
+        for one in state.databases:
+            self._delivery.set_available(one.database, available=one.usable)
+
+    async def stop(self, seconds: float) -> None:
+        """Stops to deliver; what is on its way may finish within `seconds`."""
+        await self._delivery.stop(seconds)
+
+    async def close(self) -> None:
+        """Closes the inbox, when nobody submits any more."""
+        await self.inbox.close()
+        await self._store.close()
+
+
+def _inbox_limits(config: HubConfig) -> InboxLimits:
+    return InboxLimits(
+        operations_max=config.inbox_operations_max,
+        bytes_max=config.inbox_bytes_max,
+        age_seconds_max=config.inbox_age_seconds_max,
+        keep_seconds=config.inbox_keep_seconds,
+        kept_operations_max=config.inbox_kept_operations_max,
+        kept_bytes_max=config.inbox_kept_bytes_max,
+        claim_operations_max=config.delivery_batch_operations_max,
+        claim_bytes_max=config.delivery_batch_bytes_max,
+        sweep_seconds=config.inbox_sweep_seconds,
+        retry_seconds=config.inbox_retry_seconds,
+    )
+
+
+def _delivery_limits(config: HubConfig) -> DeliveryLimits:
+    return DeliveryLimits(
+        attempt_seconds=config.delivery_attempt_seconds,
+        setbacks_max=config.delivery_setbacks_max,
+        retry_seconds_min=config.delivery_retry_seconds_min,
+        retry_seconds_max=config.delivery_retry_seconds_max,
+    )
+
+
+def _now_us() -> int:
+    return time.time_ns() // NANOSECONDS_PER_MICROSECOND
+
+
+def _size(content: Any) -> int:
+    size: int = content.ByteSize()
+    return size
