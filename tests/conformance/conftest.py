@@ -14,7 +14,8 @@ from tests.conformance.operations import CREATE, done
 
 @pytest_asyncio.fixture(params=PLACES, ids=lambda place: place.name, loop_scope="session")
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    fresh: Any = request.param(tmp_path / "place")
+    # A name that means something else in a URI.
+    fresh: Any = request.param(tmp_path / "place #1 %41?")
     yield fresh
     await fresh.close()
 

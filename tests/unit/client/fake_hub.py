@@ -1,6 +1,7 @@
 """A hub that answers as a test tells it, behind a real gRPC server on a free port."""
 
 import asyncio
+import inspect
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -122,7 +123,7 @@ class FakeHub:
             for step in script.popleft():
                 if isinstance(step, HubError):
                     raise step
-                if asyncio.iscoroutine(step):
+                if inspect.isawaitable(step):
                     await step
                     continue
                 yield step

@@ -20,7 +20,7 @@ async def take(subscription: Subscription, count: int) -> list[int]:
 
 
 def forever() -> object:
-    return asyncio.Event().wait()
+    return asyncio.get_running_loop().create_future()
 
 
 async def test_an_event_says_everything(hub: Hub, fake: FakeHub) -> None:

@@ -25,7 +25,7 @@ BEGIN = message(cursor="cursor-0")
 
 
 def forever() -> object:
-    return asyncio.Event().wait()
+    return asyncio.get_running_loop().create_future()
 
 
 def id_of(sequence: int, database: str = "character_db") -> str:

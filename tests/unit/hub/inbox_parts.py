@@ -1,6 +1,6 @@
 """An inbox on a real file, with a clock that the test moves."""
 
-import itertools
+import asyncio
 import uuid
 from contextlib import asynccontextmanager
 
@@ -42,8 +42,6 @@ class Asleep:
     """Takes the place of sleeping: never ends by itself, so that no sweep comes uncalled."""
 
     async def __call__(self, seconds):
-        import asyncio
-
         await asyncio.Event().wait()
 
 
@@ -96,6 +94,3 @@ async def submit(inbox, query="SELECT 1", *, queue=OWN, request_id=None, correla
         correlation_id=correlation_id,
         request_id=request_id or new_id(),
     )
-
-
-counter = itertools.count(1)

@@ -9,7 +9,7 @@ from messagehub.client import DEFAULT_TARGET, TIMEOUT_SECONDS, Hub
 from messagehub.errors import InvalidRoute
 from messagehub.retries import Retries
 
-__all__ = ["as_json_option", "open_hub", "service_of", "target_options"]
+__all__ = ["ATTEMPTS_MAX", "as_json_option", "open_hub", "service_of", "target_options"]
 
 # A person waits: what is not cured within a few tries is told.
 ATTEMPTS_MAX: Final = 4
@@ -41,9 +41,15 @@ def as_json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(command)
 
 
-def open_hub(target: str, *, service: str = "", timeout: float | None = None) -> Hub:
+def open_hub(
+    target: str,
+    *,
+    service: str = "",
+    timeout: float | None = None,
+    attempts_max: int = ATTEMPTS_MAX,
+) -> Hub:
     """Gives a client that gives up early when no hub answers."""
-    retries = Retries(attempts_max=ATTEMPTS_MAX)
+    retries = Retries(attempts_max=attempts_max)
     if timeout is None:
         return Hub(target, service=service, retries=retries)
     return Hub(target, service=service, retries=retries, timeout=timeout, query_timeout=timeout)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from messagehub.cli.connection import as_json_option, open_hub, target_options
+from messagehub.cli.connection import ATTEMPTS_MAX, as_json_option, open_hub, target_options
 from messagehub.cli.tables import aligned, json_value, printable
 from messagehub.client import Hub
 from messagehub.errors import AccessDenied, HubError, InvalidRoute, OperationNotFound
@@ -130,7 +130,9 @@ async def _ask_each(
 ) -> SubmittedOperation:
     """Gives the answer of the service that the operation belongs to."""
     unanswered: HubError | None = None
-    async with open_hub(target, timeout=timeout) as hub:
+    # Asking all in turn, none is asked twice: it may be another one that knows.
+    attempts_max = 1 if service is None else ATTEMPTS_MAX
+    async with open_hub(target, timeout=timeout, attempts_max=attempts_max) as hub:
         async for asking in _services(hub, service):
             try:
                 return await ask(asking)
