@@ -101,6 +101,7 @@ class HubConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     delivery_retry_seconds_max: Seconds = 5.0
 
     # The connection to the storage server.
+    # How long a storage server may say nothing before that counts against it, to a call too.
     storage_answer_seconds: Seconds = 10.0
     connect_seconds: Seconds = 2.0
     reconnect_seconds_min: Seconds = 0.1

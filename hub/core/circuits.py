@@ -87,7 +87,6 @@ class Circuits:
         self._gathering: list[Transition] | None = None
         self._timers: dict[Breaker, Timer] = {}
         self._trying: dict[Breaker, asyncio.Task[None]] = {}
-        self._connected_once = False
         self._stopped = False
 
     def listen(self, listener: Callable[[Sequence[Transition]], None]) -> None:
@@ -95,14 +94,21 @@ class Circuits:
         self._listeners.append(listener)
 
     def follow(self, state: HubState) -> None:
-        """Hears how the databases stand: of every change, the first time once one is connected."""
-        self._connected_once = self._connected_once or state.connected
-        if self._stopped or not self._connected_once:
+        """Hears how the databases stand, of every change.
+
+        Of one that nobody has had yet the last word is not spoken before every storage server is
+        connected: a hub that starts must not open circuits because a standby was quicker.
+        """
+        if self._stopped:
             return
+        servers = state.storage_servers
+        complete = bool(servers) and all(server.connected for server in servers)
         gathered: list[Transition] = []
         self._gathering = gathered
         for one in state.databases:
             breaker = self.by_database[one.database]
+            if breaker.healthy is None and not (one.available or complete):
+                continue
             if breaker.hear(one.storage_server, available=one.available, detail=one.detail):
                 self._plan(breaker)
         self._gathering = None

@@ -10,8 +10,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Final, TypeVar
 
-from hub.core.breaker import Evidence, Passage, judge
+from hub.core.breaker import Passage
 from hub.core.circuits import Circuits
+from hub.core.evidence import Evidence, judge
 from hub.core.ports import (
     Adoption,
     Operation,
@@ -73,7 +74,7 @@ class Guard:
         for those of another.
         """
         deadline = self._clock() + seconds
-        outcomes, shaken = await self._attempt(operations, seconds)
+        outcomes, shaken = await self._attempt(operations, seconds, deadline)
         if shaken and len({operation.database for operation in operations}) == 1:
             return await self._run_again(operations, outcomes, deadline)
         return outcomes
@@ -126,7 +127,7 @@ class Guard:
         return tables
 
     async def _attempt(
-        self, operations: Sequence[Operation], seconds: float
+        self, operations: Sequence[Operation], seconds: float, deadline: float
     ) -> tuple[Sequence[Outcome | HubError], bool]:
         """Gives the outcomes, and whether there is a failure among them that may pass."""
         passages: list[Passage] = []
@@ -137,16 +138,21 @@ class Guard:
             except CircuitOpen as refusal:
                 refused[place] = refusal
         if not refused:
-            return await self._send(operations, passages, seconds)
+            return await self._send(operations, passages, seconds, deadline)
         admitted = [one for place, one in enumerate(operations) if place not in refused]
-        sent, shaken = await self._send(admitted, passages, seconds) if admitted else ((), False)
+        if not admitted:
+            return list(refused.values()), False
+        sent, shaken = await self._send(admitted, passages, seconds, deadline)
         outcomes = iter(sent)
         return [refused.get(place) or next(outcomes) for place in range(len(operations))], shaken
 
     async def _send(
-        self, operations: Sequence[Operation], passages: Sequence[Passage], seconds: float
+        self,
+        operations: Sequence[Operation],
+        passages: Sequence[Passage],
+        seconds: float,
+        deadline: float,
     ) -> tuple[Sequence[Outcome | HubError], bool]:
-        deadline = self._clock() + seconds
         try:
             outcomes = await self._operations.run(operations, seconds)
         except BaseException as end:
@@ -180,7 +186,7 @@ class Guard:
                 break
             await self._sleep(delay)
             again = [operations[place] for place in failures]
-            latest, _ = await self._attempt(again, attempts.seconds_left)
+            latest, _ = await self._attempt(again, attempts.seconds_left, deadline)
             for (place, failure), outcome in zip(failures.items(), latest, strict=True):
                 told[place] = attempts.told(failure, outcome)
         return told

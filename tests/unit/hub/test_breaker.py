@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from hub.core.breaker import CircuitState, Evidence, judge
+from hub.core.breaker import CircuitState
+from hub.core.evidence import Evidence, judge
 from messagehub import errors
 from messagehub.errors import (
     CircuitOpen,
@@ -129,6 +130,18 @@ def test_old_calls_leave_the_window(clock):
     assert made.state is CircuitState.CLOSED
     fail(made, 1)
     assert is_open(made)
+
+
+def test_the_window_has_exactly_so_many_calls(clock):
+    made = breaker(clock)
+    failing = {1, 4, 7, 10, 12, 14, 16, 18, 20, LIMITS.window_calls + 1}
+    for call in range(1, LIMITS.window_calls + 2):
+        if call in failing:
+            fail(made, 1)
+        else:
+            made.admit().succeeded()
+    # 10 of all, 9 of the last 20.
+    assert made.state is CircuitState.CLOSED
 
 
 def test_a_storm_of_constraint_violations_never_opens(clock):

@@ -21,6 +21,7 @@ from tests.unit.hub.circuit_parts import FAILURES_MAX, LIMITS, SERVER, Clock, ma
 OWN, OTHER = "character_db", "auth_db"
 AWAY = "the hub is not connected"
 TRIAL_SECONDS = 10.0
+STANDBY = "127.0.0.1:50062"
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
 
 
@@ -146,6 +147,23 @@ async def test_before_the_first_connection_nothing_opens(scene):
     assert (scene.breaker().state, scene.told) == (CLOSED, [])
 
 
+async def test_a_standby_that_is_quicker_opens_nothing(scene):
+    scene.board.show([StorageServerState(SERVER), StorageServerState(STANDBY)], [])
+    scene.connect(STANDBY, **{OWN: False, OTHER: False})
+    assert (scene.breaker().state, scene.told) == (CLOSED, [])
+    scene.connect(SERVER)
+    assert (scene.breaker().state, scene.told) == (CLOSED, [])
+    scene.connect(STANDBY, **{OWN: False, OTHER: False})
+    assert scene.states() == [OPEN]
+
+
+async def test_what_nobody_has_opens_once_all_were_heard(scene):
+    scene.board.show([StorageServerState(SERVER), StorageServerState(STANDBY)], [])
+    scene.connect(STANDBY, **{OWN: False})
+    scene.connect(SERVER, **{OWN: False})
+    assert (scene.states(), scene.states(OTHER)) == ([OPEN], [])
+
+
 async def test_a_lost_connection_opens_every_circuit_at_once_and_tells_of_all_together(connected):
     connected.disconnect()
     (transitions,) = connected.told
@@ -202,7 +220,7 @@ async def test_a_move_to_another_storage_server_is_tried_at_once(connected):
     await connected.ring()
     assert connected.breaker().seconds_to_trial == 2
     connected.ends.clear()
-    connected.connect("127.0.0.1:50062")
+    connected.connect(STANDBY)
     assert (await connected.ring()).seconds == 0
     assert connected.breaker().state is CLOSED
 

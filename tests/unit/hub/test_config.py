@@ -86,6 +86,10 @@ def test_services_and_grants_come_from_the_file(tmp_path):
             "delivery_retry_seconds_max must not be below",
         ),
         ("[hub]\nreconnect_seconds_max = 0.01", "reconnect_seconds_max must not be below"),
+        ("[hub]\ncircuit_window_calls = 5", "circuit_window_calls must not be below"),
+        ("[hub]\ncircuit_failure_rate_max = 1.5", r"\[hub\] circuit_failure_rate_max"),
+        ("[hub]\ncircuit_open_seconds_max = 0.5", "circuit_open_seconds_max must not be below"),
+        ("[hub]\nretry_seconds_max = 0.01", "retry_seconds_max must not be below"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_place(tmp_path, text, place):

@@ -110,6 +110,14 @@ async def test_a_spent_budget_ends_retries(retrying):
     assert not retrying.slept
 
 
+async def test_questions_share_the_budget(retrying):
+    assert retrying.budget_left == RETRIES.budget_max
+    retrying.servers.ends = [GONE]
+    with pytest.raises(StorageUnavailable):
+        await look_up(retrying)
+    assert not retrying.slept
+
+
 async def test_a_budget_for_some_of_the_operations(retrying):
     budget = retrying.guard._budgets[OWN]
     while budget.take():
