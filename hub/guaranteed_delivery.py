@@ -6,17 +6,17 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from hub.adapters.inbox_store import InboxStore
+from hub.adapters.inbox.store import InboxStore
 from hub.adapters.journal_reach import JournalReach
 from hub.config import HubConfig
-from hub.core.delivery import Delivery, DeliveryLimits
-from hub.core.inbox import Inbox, InboxLimits
-from hub.core.journal import Journal
+from hub.core.delivery.delivery import Delivery, DeliveryLimits
+from hub.core.delivery.inbox import Inbox, InboxLimits
+from hub.core.delivery.submissions import Submissions
+from hub.core.events.journal import Journal
 from hub.core.ports import Storage
-from hub.core.router import Router
-from hub.core.routes import Routes
+from hub.core.routing.router import Router
+from hub.core.routing.routes import Routes
 from hub.core.status import HubState
-from hub.core.submissions import Submissions
 
 NANOSECONDS_PER_MICROSECOND: Final = 1000
 

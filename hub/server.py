@@ -15,14 +15,14 @@ from hub.api.hub_service import HubService
 from hub.api.operation_requests import OperationRequests
 from hub.api.storage_service import StorageService
 from hub.config import HubConfig
-from hub.core.fanout import Fanout, FanoutLimits
-from hub.core.journal import Journal
-from hub.core.leases import Leases
-from hub.core.named_subscriptions import NamedSubscriptions
-from hub.core.router import Router
-from hub.core.routes import Routes
+from hub.core.events.fanout import Fanout, FanoutLimits
+from hub.core.events.journal import Journal
+from hub.core.routing.router import Router
+from hub.core.routing.routes import Routes
 from hub.core.status import HubState, StatusBoard
-from hub.core.subscription_store import SubscriptionStore
+from hub.core.subscriptions.leases import Leases
+from hub.core.subscriptions.named_subscriptions import NamedSubscriptions
+from hub.core.subscriptions.subscription_store import SubscriptionStore
 from hub.guaranteed_delivery import GuaranteedDelivery
 from hub.guarded_storage import GuardedStorage
 from hub.storage_connections import StorageConnections

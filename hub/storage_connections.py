@@ -12,14 +12,14 @@ from hub.adapters.tail import StorageJournal
 from hub.config import HubConfig
 from hub.core.announcements import Announcements
 from hub.core.backoff import Backoff
-from hub.core.placed import (
+from hub.core.routing.placed import (
     Placed,
     PlacedCalls,
     PlacedJournal,
     PlacedSubscriptions,
     StorageServer,
 )
-from hub.core.placement import Placement
+from hub.core.routing.placement import Placement
 from hub.core.status import StatusBoard
 
 

@@ -2,8 +2,8 @@
 
 Only its states, counters and listeners are used. Its `call` would hold a lock while an `await` goes
 on, its clock is the wall's, and half-open it lets everybody pass: when a call may begin, and what
-its end means, `hub.core.breaker` decides. What is reported here is a finished call, never one that
-is under way.
+its end means, `hub.core.circuits.breaker` decides. What is reported here is a finished call, never
+one that is under way.
 """
 
 from contextlib import suppress
@@ -17,7 +17,7 @@ from pybreaker import (
     CircuitMemoryStorage,
 )
 
-from hub.core.breaker import CircuitState
+from hub.core.circuits.breaker import CircuitState
 
 
 class _FailedError(Exception):
@@ -25,7 +25,7 @@ class _FailedError(Exception):
 
 
 class PybreakerMachine(CircuitBreakerListener):
-    """The port `hub.core.breaker.Machine`.
+    """The port `hub.core.circuits.breaker.Machine`.
 
     It opens after `failures_max` failures in a row, and closes after `trials_to_close` successes.
     """

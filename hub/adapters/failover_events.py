@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from hub.core.announcements import Announcements
-from hub.core.placement import Move
+from hub.core.routing.placement import Move
 from messagehub.v1.event_pb2 import Event, FailedOver
 
 FAILED_OVER: Final = "storage.failed_over"

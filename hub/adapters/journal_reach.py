@@ -1,6 +1,6 @@
 """How far back the journals of a storage server reach."""
 
-from hub.core.journal import Journal
+from hub.core.events.journal import Journal
 from messagehub.v1.event_pb2 import Event
 
 # A journal that begins here has never been trimmed.
@@ -8,7 +8,7 @@ BEGINNING = 0
 
 
 class JournalReach:
-    """Looks at the oldest event that a journal has kept; see `hub.core.delivery.Reach`."""
+    """Looks at the oldest event that a journal has kept; see `hub.core.delivery.delivery.Reach`."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal

@@ -15,8 +15,8 @@ import grpc
 from hub.adapters.exchange import Exchange
 from hub.config import HubConfig
 from hub.core.backoff import Backoff
-from hub.core.placement import Placement
 from hub.core.ports import Adoption, Page, Reading, Recorded
+from hub.core.routing.placement import Placement
 from hub.core.status import DatabaseState
 from messagehub.errors import Cancelled, HubError, InternalError, StorageUnavailable
 from messagehub.serving.interceptor import TRANSPORT_HEADROOM_BYTES

@@ -5,8 +5,8 @@ from typing import Final, TypeVar
 
 import grpc
 
-from hub.core.journal import Position, Start
-from hub.core.subscription_store import Hold, Kept, Name, Opened, Opening
+from hub.core.events.journal import Position, Start
+from hub.core.subscriptions.subscription_store import Hold, Kept, Name, Opened, Opening
 from messagehub.errors import HubError, StorageUnavailable
 from messagehub.serving import logs
 from messagehub.status import from_rpc_error, from_status
@@ -20,7 +20,7 @@ Answer = TypeVar("Answer")
 
 
 class StorageSubscriptions:
-    """The port `hub.core.subscription_store.SubscriptionStore` over one storage server.
+    """The port `SubscriptionStore` of `hub.core.subscriptions`, over one storage server.
 
     `retry_seconds` is what a caller is told to wait when the storage server cannot be reached.
     """

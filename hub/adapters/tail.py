@@ -7,7 +7,7 @@ from typing import Final
 
 import grpc
 
-from hub.core.journal import JournalEnds, JournalEvent, JournalPage, Position
+from hub.core.events.journal import JournalEnds, JournalEvent, JournalPage, Position
 from messagehub.errors import StorageUnavailable
 from messagehub.serving import logs
 from messagehub.status import from_rpc_error
@@ -21,7 +21,7 @@ _ENDED: Final = "the storage server ended the stream of the journal"
 
 
 class StorageJournal:
-    """The port `hub.core.journal.Journal` over one storage server.
+    """The port `hub.core.events.journal.Journal` over one storage server.
 
     `silence_seconds_max` is how long a stream may say nothing before it counts as broken. It
     must be longer than the interval of the storage server's heartbeats. `retry_seconds` is what

@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from hub.core import event_types
-from hub.core.event_filter import EventFilter
+from hub.core.events import event_types
+from hub.core.events.event_filter import EventFilter
 from messagehub.errors import InvalidRequest, MessageTooLarge
 from messagehub.v1.event_pb2 import EventDraft
 from messagehub.v1.event_service_pb2 import SubscribeRequest

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from typing import Final
 
-from hub.core.subscription import Batch
+from hub.core.events.subscription import Batch
 from messagehub.v1.event_pb2 import Event
 from messagehub.v1.event_service_pb2 import SubscribeResponse
 

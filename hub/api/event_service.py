@@ -16,15 +16,15 @@ from hub.api.subscription_messages import (
     name_of,
     subscription_message,
 )
-from hub.core import cursor
-from hub.core.event_filter import EventFilter
-from hub.core.event_types import OPERATION_REQUEST
-from hub.core.fanout import Fanout
-from hub.core.journal import Position, Start
-from hub.core.named_subscriptions import NamedSubscriptions, Wanted
-from hub.core.router import Draft, Router
-from hub.core.routes import Routes
-from hub.core.subscription import Subscription
+from hub.core.events import cursor
+from hub.core.events.event_filter import EventFilter
+from hub.core.events.event_types import OPERATION_REQUEST
+from hub.core.events.fanout import Fanout
+from hub.core.events.journal import Position, Start
+from hub.core.events.subscription import Subscription
+from hub.core.routing.router import Draft, Router
+from hub.core.routing.routes import Routes
+from hub.core.subscriptions.named_subscriptions import NamedSubscriptions, Wanted
 from messagehub.errors import HubError, InvalidRoute
 from messagehub.serving.interceptor import time_left
 from messagehub.status import VALUE_BYTES_MAX

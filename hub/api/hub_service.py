@@ -7,11 +7,11 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from hub.api.checks import RequestChecks, positive_seconds, required_database
-from hub.core.breaker import CircuitState
-from hub.core.circuits import Circuits
+from hub.core.circuits.circuits import Circuits
+from hub.core.circuits.breaker import CircuitState
 from hub.core.ports import Adoption
-from hub.core.router import Router
-from hub.core.routes import Routes
+from hub.core.routing.router import Router
+from hub.core.routing.routes import Routes
 from hub.core.status import Change, DatabaseState, HubState, StatusBoard, StorageServerState
 from messagehub import __version__
 from messagehub.errors import InvalidRequest

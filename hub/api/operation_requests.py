@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from hub.api.checks import RequestChecks, refuse_unbuilt, request_id_or_new
-from hub.core.router import Draft
-from hub.core.submissions import Submissions
+from hub.core.delivery.submissions import Submissions
+from hub.core.routing.router import Draft
 from messagehub.errors import HubError, InvalidRequest
 from messagehub.v1.event_pb2 import EventDraft
 from messagehub.v1.event_service_pb2 import PublishEventRequest, PublishEventResponse

@@ -19,8 +19,8 @@ from hub.api.operation_messages import (
     page_token,
     selection,
 )
-from hub.core.router import Draft, Router, Settled
-from hub.core.submissions import Submissions
+from hub.core.delivery.submissions import Submissions
+from hub.core.routing.router import Draft, Router, Settled
 from messagehub.errors import HubError, ResultTooLarge
 from messagehub.serving.interceptor import time_left
 from messagehub.status import to_status

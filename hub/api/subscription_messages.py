@@ -3,10 +3,10 @@
 import re
 from typing import Final
 
-from hub.core import cursor
-from hub.core.journal import Position
-from hub.core.named_subscriptions import Summary
-from hub.core.subscription_store import Name
+from hub.core.events import cursor
+from hub.core.events.journal import Position
+from hub.core.subscriptions.named_subscriptions import Summary
+from hub.core.subscriptions.subscription_store import Name
 from messagehub.errors import InvalidCursor, InvalidRequest
 from messagehub.v1 import event_service_pb2 as messages
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from hub.core.breaker import CircuitState
+from hub.core.circuits.breaker import CircuitState
 from messagehub.errors import QueueFull
 
 

@@ -1,0 +1,1 @@
+"""The inbox on disk: one SQLite file in the data directory of its one hub."""

@@ -1,0 +1,1 @@
+"""Operations accepted for later delivery."""

@@ -1,0 +1,1 @@
+"""Subscriptions with a name: where they are, and who reads for them."""

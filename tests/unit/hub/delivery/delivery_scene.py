@@ -1,0 +1,184 @@
+"""A delivery between a real inbox and a database of the test's, which does as it is told."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+from hub.core.delivery.delivery import Delivery, DeliveryLimits
+from hub.core.delivery.entries import Selection
+from hub.core.ports import Recorded
+from hub.core.routing.routes import Routes
+from messagehub.v1.statement_pb2 import ResultSet
+from tests.unit.hub.delivery.inbox_parts import OWN, ROOMY, open_inbox, submit
+from tests.unit.hub.fake_storage import until
+
+SERVICES = {"character": "character_db", "auth": "auth_db"}
+LIMITS = DeliveryLimits(
+    attempt_seconds=30.0, setbacks_max=3, retry_seconds_min=1.0, retry_seconds_max=8.0
+)
+
+
+class Naps:
+    """Takes the place of sleeping: each nap is over at once, unless it is held."""
+
+    def __init__(self):
+        self.seconds = []
+        self.held = asyncio.Event()
+        self.held.set()
+
+    async def __call__(self, seconds):
+        self.seconds.append(seconds)
+        await asyncio.sleep(0)
+        await self.held.wait()
+
+
+class Database:
+    """Executes each request id once and remembers it, unless the test says otherwise.
+
+    `answers` holds, by query, what the next attempts get instead: an error, or a function.
+    """
+
+    def __init__(self, clock):
+        self.answers = {}
+        self.sent = []
+        self.executed = []
+        self.records = {}
+        self.look_ups = []
+        self.questions = []
+        self.reach = lambda _database, _time_us: True
+        self.under_way = {}
+        self.most_under_way = 0
+        self.clock = clock
+        self.silent = None
+
+    async def deliver(self, operation, seconds):
+        key = (operation.source_service, operation.database)
+        self.sent.append(operation)
+        self.under_way[key] = self.under_way.get(key, 0) + 1
+        self.most_under_way = max(self.most_under_way, self.under_way[key])
+        try:
+            await asyncio.sleep(0)
+            return await self.answer(operation)
+        finally:
+            self.under_way[key] -= 1
+
+    async def answer(self, operation):
+        query = getattr(operation.content, "query", operation.content)
+        script = self.answers.get(query) if isinstance(query, str) else None
+        if script:
+            told = script.pop(0)
+            if callable(told):
+                told = await told(operation)
+            if isinstance(told, Exception):
+                raise told
+        return self.execute(operation)
+
+    def execute(self, operation):
+        """Does it, once, and gives the outcome."""
+        if operation.request_id not in self.records:
+            self.executed.append(getattr(operation.content, "query", operation.content))
+            sequence = len(self.executed)
+            result = ResultSet(rows_affected=sequence)
+            self.records[operation.request_id] = Recorded(
+                operation.source_service, operation.correlation_id, 5, sequence, result, None
+            )
+        known = self.records[operation.request_id]
+        if known.error is not None:
+            raise known.error
+        return SimpleNamespace(result=known.result, sequence=known.sequence)
+
+    def refuse(self, operation, error):
+        """Fails for good, and remembers that."""
+        self.records[operation.request_id] = Recorded(
+            operation.source_service, operation.correlation_id, 5, 99, None, error
+        )
+        return error
+
+    async def look_up(self, database, request_id, *, correlation_id, seconds):
+        self.look_ups.append((database, request_id))
+        if self.silent is not None:
+            raise self.silent
+        return self.records.get(request_id)
+
+    async def reaches(self, database, time_us):
+        self.questions.append((database, time_us))
+        return self.reach(database, time_us)
+
+
+class Scene:
+    """An inbox, its delivery, and the database behind it."""
+
+    def __init__(self, inbox, store, clock, woken, database, naps, delivery):
+        self.inbox = inbox
+        self.woken = woken
+        self.store = store
+        self.clock = clock
+        self.database = database
+        self.naps = naps
+        self.delivery = delivery
+
+    async def submit(self, *queries, queue=OWN):
+        """Submits operations and gives their request ids."""
+        return [
+            (await submit(self.inbox, query, queue=queue)).entry.request_id for query in queries
+        ]
+
+    async def entry(self, request_id, owner="character"):
+        return await self.store.find(owner, request_id)
+
+    async def states(self, owner="character"):
+        """The states of all operations, in the order of acceptance."""
+        entries, _ = await self.store.page(
+            Selection(owner, "", (), None), operations_max=1000, bytes_max=1_000_000
+        )
+        return [entry.state.name for entry in reversed(entries)]
+
+    def start(self):
+        """Begins to deliver what is there and what comes."""
+        self.inbox._wake = self.delivery.wake
+        for queue in self.woken:
+            self.delivery.wake(queue)
+
+    async def settled(self, owner="character"):
+        """Returns once nothing of an owner waits any more."""
+        while {"QUEUED", "RUNNING"} & set(await self.states(owner)):  # noqa: ASYNC110 - a file
+            await asyncio.sleep(0.001)
+
+    async def become(self, *states):
+        """Returns once the service's operations have these states."""
+        while await self.states() != list(states):  # noqa: ASYNC110 - a file has no event
+            await asyncio.sleep(0.001)
+
+    async def empty(self):
+        """Returns once nothing waits, not even the hub's own."""
+        while await self.store.waiting():  # noqa: ASYNC110 - a file has no event
+            await asyncio.sleep(0.001)
+
+    async def waits(self, condition):
+        """Returns once a condition holds."""
+        await until(condition)
+
+
+@asynccontextmanager
+async def scene(directory, *, limits=LIMITS, inbox_limits=ROOMY, services=None, grants=None):
+    """A delivery that has begun; ends it without grace."""
+    async with open_inbox(directory, inbox_limits) as (inbox, store, clock, woken):
+        naps, seconds = Naps(), SimpleNamespace(now=0.0)
+        database = Database(seconds)
+        delivery = Delivery(
+            inbox,
+            limits,
+            destination=database,
+            storage=database,
+            reach=database,
+            routes=Routes(services or SERVICES, grants),
+            clock=lambda: seconds.now,
+            sleep=naps,
+            random=lambda: 1.0,
+        )
+        one = Scene(inbox, store, clock, woken, database, naps, delivery)
+        try:
+            yield one
+        finally:
+            naps.held.set()
+            await delivery.stop(0.0)

@@ -1,0 +1,129 @@
+"""What became of an operation: the inbox first, and the journal where it knows better."""
+
+import asyncio
+
+import pytest
+
+from hub.core.delivery import submissions
+from hub.core.delivery.entries import Ending, Queue, Selection, State
+from hub.core.delivery.submissions import Found, Submissions
+from hub.core.ports import Recorded
+from hub.core.routing.routes import Routes
+from messagehub.errors import AccessDenied, InvalidRoute, OperationNotFound, StorageUnavailable
+from messagehub.v1.statement_pb2 import ResultSet
+from tests.unit.hub.delivery.inbox_parts import OWN, new_id, open_inbox, submit
+from tests.unit.hub.fake_storage import until
+
+ROUTES = Routes(
+    {"character": "character_db", "auth": "auth_db"}, {"character": {"auth_db": "write"}}
+)
+DONE = Recorded("character", "c", 77, 9, ResultSet(rows_affected=1), None)
+
+
+class Journal:
+    """The router's `look_up`; tells what the test put in, and remembers the questions."""
+
+    def __init__(self):
+        self.answer = OperationNotFound("nothing")
+        self.asked = []
+
+    async def look_up(self, request_id, *, source_service, database, correlation_id, seconds):
+        self.asked.append((request_id, source_service, database))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return database or "character_db", self.answer
+
+
+async def get(desk, request_id, *, service="character", database=""):
+    return await desk.get(
+        request_id, source_service=service, database=database, correlation_id="c", seconds=5.0
+    )
+
+
+@pytest.fixture
+def journal():
+    return Journal()
+
+
+def desk_of(inbox, store, journal):
+    return Submissions(routes=ROUTES, inbox=inbox, store=store, router=journal)
+
+
+async def test_what_waits_is_told_from_the_inbox(tmp_path, journal):
+    async with open_inbox(tmp_path) as (inbox, store, *_):
+        desk = desk_of(inbox, store, journal)
+        entry = (await submit(inbox)).entry
+        assert (await get(desk, entry.request_id)).state is State.QUEUED
+        assert journal.asked == []
+
+
+async def test_what_is_not_in_the_inbox_may_be_in_the_journal(tmp_path, journal):
+    async with open_inbox(tmp_path) as (inbox, store, *_):
+        desk = desk_of(inbox, store, journal)
+        with pytest.raises(OperationNotFound):
+            await get(desk, new_id())
+        journal.answer = DONE
+        assert await get(desk, new_id()) == Found("character_db", DONE)
+        # Asked for in another database, it is another operation.
+        entry = (await submit(inbox)).entry
+        assert await get(desk, entry.request_id, database="auth_db") == Found("auth_db", DONE)
+        with pytest.raises(AccessDenied):
+            await get(desk, entry.request_id, service="auth", database="character_db")
+        with pytest.raises(InvalidRoute):
+            await get(desk, entry.request_id, service="nobody")
+
+
+async def test_an_outcome_that_is_being_recorded_is_waited_for(tmp_path, journal):
+    async with open_inbox(tmp_path) as (inbox, store, *_):
+        desk = desk_of(inbox, store, journal)
+        entry = (await submit(inbox)).entry
+        (running,) = await inbox.claim(OWN)
+        journal.answer = DONE
+        asking = asyncio.ensure_future(get(desk, entry.request_id))
+        await until(lambda: journal.asked)
+        await inbox.finish(running, Ending(State.COMPLETED, ResultSet(), sequence=9, attempts=1))
+        known = await asking
+        assert (known.state, known.sequence) == (State.COMPLETED, 9)
+        assert known == await store.find("character", entry.request_id)
+
+
+async def test_an_outcome_that_cannot_be_recorded_is_told_from_the_journal(
+    tmp_path, journal, monkeypatch
+):
+    monkeypatch.setattr(submissions, "RECORD_SECONDS_MAX", 0.01)
+    async with open_inbox(tmp_path) as (inbox, store, *_):
+        desk = desk_of(inbox, store, journal)
+        entry = (await submit(inbox)).entry
+        await inbox.claim(OWN)
+        journal.answer = DONE
+        known = await get(desk, entry.request_id)
+        assert (known.state, known.sequence, known.attempts) == (State.COMPLETED, 9, 1)
+        assert (known.result, known.update_time_us) == (DONE.result, 77)
+
+
+@pytest.mark.parametrize("failure", [StorageUnavailable("away"), OperationNotFound("not yet")])
+async def test_without_an_outcome_it_is_running(tmp_path, journal, failure):
+    async with open_inbox(tmp_path) as (inbox, store, *_):
+        desk = desk_of(inbox, store, journal)
+        entry = (await submit(inbox)).entry
+        await inbox.claim(OWN)
+        journal.answer = failure
+        assert (await get(desk, entry.request_id)).state is State.RUNNING
+
+
+async def test_a_list_is_checked_like_any_call(tmp_path, journal):
+    async with open_inbox(tmp_path) as (inbox, store, *_):
+        desk = desk_of(inbox, store, journal)
+        await submit(inbox, queue=Queue("character", "auth_db"))
+
+        async def page(owner, database=""):
+            selection = Selection(owner, database, (), None)
+            return await desk.page(selection, operations_max=10, bytes_max=10_000)
+
+        assert len((await page("character")).entries) == 1
+        assert len((await page("character", "auth_db")).entries) == 1
+        assert (await page("auth")).entries == []
+        with pytest.raises(AccessDenied):
+            await page("auth", "character_db")
+        with pytest.raises(InvalidRoute):
+            await page("nobody")
