@@ -10,6 +10,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
+from messagehub.storage.v1 import participant_service_pb2 as _participant_service_pb2
 from messagehub.v1 import event_pb2 as _event_pb2
 from messagehub.v1 import statement_pb2 as _statement_pb2
 import builtins as _builtins
@@ -427,6 +428,8 @@ class JournalRecord(_message.Message):
     EVENT_FIELD_NUMBER: _builtins.int
     TIME_US_FIELD_NUMBER: _builtins.int
     SUBMITTED_FIELD_NUMBER: _builtins.int
+    TRANSACTION_ID_FIELD_NUMBER: _builtins.int
+    TRANSACTION_FIELD_NUMBER: _builtins.int
     source_service: _builtins.str
     """The calling service."""
     correlation_id: _builtins.str
@@ -437,6 +440,8 @@ class JournalRecord(_message.Message):
     """When it was executed, microseconds since 1970 UTC."""
     submitted: _builtins.bool
     """True if it was submitted for later delivery."""
+    transaction_id: _builtins.str
+    """The transaction that it belongs to."""
     @_builtins.property
     def result(self) -> _statement_pb2.ResultSet:
         """The recorded result."""
@@ -449,6 +454,10 @@ class JournalRecord(_message.Message):
     def event(self) -> _event_pb2.Event:
         """The event that was published: its type, its data and the media type of that."""
 
+    @_builtins.property
+    def transaction(self) -> _participant_service_pb2.TransactionRecord:
+        """Of the line that ends a transaction: its record."""
+
     def __init__(
         self,
         *,
@@ -460,10 +469,12 @@ class JournalRecord(_message.Message):
         event: _event_pb2.Event | None = ...,
         time_us: _builtins.int = ...,
         submitted: _builtins.bool = ...,
+        transaction_id: _builtins.str = ...,
+        transaction: _participant_service_pb2.TransactionRecord | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "event", b"event", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "event", b"event", "result", b"result", "transaction", b"transaction"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "error", b"error", "event", b"event", "query", b"query", "result", b"result", "source_service", b"source_service", "submitted", b"submitted", "time_us", b"time_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "error", b"error", "event", b"event", "query", b"query", "result", b"result", "source_service", b"source_service", "submitted", b"submitted", "time_us", b"time_us", "transaction", b"transaction", "transaction_id", b"transaction_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -540,6 +551,8 @@ class DatabaseState(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     SCHEMA_VERSION_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    IN_DOUBT_FIELD_NUMBER: _builtins.int
     database: _builtins.str
     """The database."""
     available: _builtins.bool
@@ -550,6 +563,14 @@ class DatabaseState(_message.Message):
     """Its newest position."""
     schema_version: _builtins.str
     """Its schema version."""
+    epoch: _builtins.str
+    """The life of its journal; empty = not known yet."""
+    @_builtins.property
+    def in_doubt(self) -> _participant_service_pb2.TransactionRecord:
+        """The transaction that waits for its home's decision for so long that somebody
+        should ask for it; unset = none.
+        """
+
     def __init__(
         self,
         *,
@@ -558,10 +579,12 @@ class DatabaseState(_message.Message):
         detail: _builtins.str = ...,
         sequence: _builtins.int = ...,
         schema_version: _builtins.str = ...,
+        epoch: _builtins.str = ...,
+        in_doubt: _participant_service_pb2.TransactionRecord | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["in_doubt", b"in_doubt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "database", b"database", "detail", b"detail", "schema_version", b"schema_version", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "database", b"database", "detail", b"detail", "epoch", b"epoch", "in_doubt", b"in_doubt", "schema_version", b"schema_version", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
