@@ -9,8 +9,8 @@ from hub.adapters.circuit_breaker import PybreakerMachine
 from hub.adapters.circuit_events import CircuitEvents
 from hub.config import HubConfig
 from hub.core.announcements import Announcements
-from hub.core.circuits.circuits import Circuits, Transition
 from hub.core.circuits.breaker import BreakerLimits
+from hub.core.circuits.circuits import Circuits, Transition
 from hub.core.circuits.guard import Guard
 from hub.core.circuits.guarded_journal import GuardedJournal
 from hub.core.circuits.retry import RetryLimits

@@ -76,4 +76,13 @@ class StorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     subscription_lag_rows_max: Positive = 20_000_000
     subscription_lag_seconds_max: Seconds = 14 * 24 * 3600.0
 
+    # Transactions: how long a part may be open, and be unused; how long one may be prepared before
+    # hubs are asked to find out how it ended; how many snapshots are open in a database, and how
+    # long commits may be held back for them.
+    transaction_seconds_max: Seconds = 300.0
+    transaction_idle_seconds_max: Seconds = 60.0
+    in_doubt_seconds: Seconds = 1.0
+    snapshots_max: Positive = 32
+    commit_hold_seconds_max: Seconds = 5.0
+
     drain_seconds: Seconds = 10.0

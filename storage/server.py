@@ -6,12 +6,19 @@ from pathlib import Path
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from messagehub.serving import failpoints
 from messagehub.serving.drain import FAREWELL_SECONDS, Drain
 from messagehub.serving.health import READY, HealthBoard
 from messagehub.serving.process import bind, enable_reflection, make_server
-from messagehub.storage.v1 import storage_service_pb2, storage_service_pb2_grpc
+from messagehub.storage.v1 import (
+    participant_service_pb2,
+    participant_service_pb2_grpc,
+    storage_service_pb2,
+    storage_service_pb2_grpc,
+)
 from storage.api.adoption import Adoption
 from storage.api.exchange import ExchangeLimits
+from storage.api.participant_service import ParticipantService
 from storage.api.storage_service import StorageService
 from storage.config import StorageConfig
 from storage.core.database import Database, DatabaseLimits
@@ -20,9 +27,11 @@ from storage.core.engine import Engine
 from storage.core.fair_queue import QueueLimits
 from storage.core.read_lanes import ReadLimits
 from storage.core.subscriptions import MICROSECONDS, LagLimits
+from storage.core.transactions.limits import TransactionLimits
 from storage.sqlite.engine import SqliteEngine, SqliteSettings, description
 from storage.sqlite.statements import StatementLimits
 
+PARTICIPANTS = participant_service_pb2.DESCRIPTOR.services_by_name["ParticipantService"].full_name
 SERVICE = storage_service_pb2.DESCRIPTOR.services_by_name["StorageService"].full_name
 
 
@@ -55,12 +64,15 @@ class StorageServer:
             page_rows_max=config.page_rows_max,
         )
         storage_service_pb2_grpc.add_StorageServiceServicer_to_server(service, self._server)
+        participant_service_pb2_grpc.add_ParticipantServiceServicer_to_server(
+            ParticipantService(self._databases), self._server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-        enable_reflection(self._server, (SERVICE, health))
+        enable_reflection(self._server, (SERVICE, PARTICIPANTS, health))
         self.address = bind(self._server, config.listen)
         await self._server.start()
-        for name in (READY, SERVICE):
+        for name in (READY, SERVICE, PARTICIPANTS):
             self._health.set(name, serving=True)
 
     async def stop(self) -> None:
@@ -83,6 +95,7 @@ def make_databases(config: StorageConfig, told: Callable[[Database], None]) -> D
         _upkeep(config),
         time.time,
         told,
+        failpoints.reached,
     )
 
 
@@ -133,6 +146,14 @@ def _database_limits(config: StorageConfig) -> DatabaseLimits:
         tail_message_bytes_max=config.tail_message_bytes_max,
         tail_heartbeat_seconds=config.tail_heartbeat_seconds,
         reopen_seconds=config.reopen_seconds,
+        transactions=TransactionLimits(
+            seconds_max=config.transaction_seconds_max,
+            idle_seconds_max=config.transaction_idle_seconds_max,
+            in_doubt_seconds=config.in_doubt_seconds,
+            snapshots_max=config.snapshots_max,
+            hold_seconds_max=config.commit_hold_seconds_max,
+            keep_seconds=config.journal_age_seconds_max,
+        ),
     )
 
 

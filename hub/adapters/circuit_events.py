@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from hub.core.announcements import Announcements
-from hub.core.circuits.circuits import Transition
 from hub.core.circuits.breaker import CircuitState
+from hub.core.circuits.circuits import Transition
 from messagehub.v1.event_pb2 import CircuitChanged, Event
 
 TYPES: Final = {

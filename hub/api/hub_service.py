@@ -7,8 +7,8 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from hub.api.checks import RequestChecks, positive_seconds, required_database
-from hub.core.circuits.circuits import Circuits
 from hub.core.circuits.breaker import CircuitState
+from hub.core.circuits.circuits import Circuits
 from hub.core.ports import Adoption
 from hub.core.routing.router import Router
 from hub.core.routing.routes import Routes

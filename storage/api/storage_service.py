@@ -195,4 +195,6 @@ def _state(database: Database) -> wire.DatabaseState:
         available=not database.detail,
         detail=database.detail,
         sequence=database.sequence,
+        epoch=database.epoch,
+        in_doubt=database.in_doubt,
     )

@@ -11,11 +11,13 @@ arrive while the database is opening wait for it, in order.
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
+from typing import Final
 
 from messagehub.errors import (
     AccessDenied,
@@ -25,7 +27,9 @@ from messagehub.errors import (
     InternalError,
     QueueFull,
     ShuttingDown,
+    TransactionConflict,
 )
+from messagehub.storage.v1.participant_service_pb2 import TransactionRecord
 from messagehub.v1.event_pb2 import Event
 from messagehub.v1.statement_pb2 import ResultSet
 from storage.core.engine import Access, Engine, EngineLost, Recorded
@@ -35,7 +39,14 @@ from storage.core.operation import Applied, Operation, Position, ask
 from storage.core.read_lanes import ReadLanes, ReadLimits
 from storage.core.subscriptions import Change, Standing, Subscription
 from storage.core.tail import Tail
+from storage.core.transactions.endings import Endings
+from storage.core.transactions.limits import TransactionLimits
+from storage.core.transactions.participant import Participant
 from storage.core.write_lane import WriteLane
+
+NANOSECONDS_PER_MICROSECOND: Final = 1000
+# How long upkeep waits for the write lane before it lets it be for this time.
+TRIM_WAIT_SECONDS: Final = 0.1
 
 Followed = AsyncGenerator[tuple[list[Event], Position], None]
 
@@ -66,6 +77,7 @@ class DatabaseLimits:
     tail_message_bytes_max: int
     tail_heartbeat_seconds: float
     reopen_seconds: float
+    transactions: TransactionLimits
 
 
 class Database:
@@ -77,6 +89,7 @@ class Database:
         make_engine: Callable[[], Engine],
         limits: DatabaseLimits,
         changed: Callable[["Database"], None],
+        reached: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.name = name
         self.state = State.CLOSED
@@ -84,6 +97,7 @@ class Database:
         self._make_engine = make_engine
         self._limits = limits
         self._changed = changed
+        self._reached = reached
         self._loop = asyncio.get_running_loop()
         self._turning = asyncio.Lock()
         self._arrivals = FairQueue(limits.queue)
@@ -100,6 +114,11 @@ class Database:
         return self._tail.sequence if self.state is State.OPEN else self._position.sequence
 
     @property
+    def epoch(self) -> str:
+        """The life of its journal; empty as long as it was never open."""
+        return self._position.epoch
+
+    @property
     def detail(self) -> str:
         """Why the database cannot be used; empty as long as nothing is known against it."""
         return "" if self.failure is None else self.failure.message
@@ -107,7 +126,7 @@ class Database:
     def idle_since(self) -> float | None:
         """When an open database was used last; None while it is in use or not open."""
         busy = self._uses or self.state is not State.OPEN
-        if busy or not self._writes.idle or not self._reads.idle:
+        if busy or not self._writes.idle or not self._reads.idle or not self._participant.idle:
             return None
         return self._used_at
 
@@ -228,6 +247,10 @@ class Database:
         async with self._turning:
             if self.state is not State.OPEN:
                 raise DatabaseUnavailable(f"{self.name} was closed meanwhile", retry_after=1.0)
+            if not self._participant.idle:
+                raise TransactionConflict(
+                    f"a transaction uses {self.name}: adopt when it has ended", retry_after=1.0
+                )
             await self._turn_off(
                 State.CLOSED, DatabaseUnavailable(f"{self.name} is being adopted", retry_after=1.0)
             )
@@ -238,18 +261,35 @@ class Database:
             finally:
                 await engine.close()
 
+    async def participant(self) -> Participant:
+        """Gives the part that the database has in transactions; opens it first."""
+        await self.open()
+        self._used_at = self._loop.time()
+        return self._participant
+
+    @property
+    def in_doubt(self) -> TransactionRecord | None:
+        """The transaction that somebody should ask its home about."""
+        return self._participant.in_doubt if self.state is State.OPEN else None
+
     async def trim(self, *, older_than_us: int, keep_rows: int, at_most: int) -> bool:
         """Forgets some old journal entries, if the database is open; True if there may be more."""
         if self.state is not State.OPEN:
             return False
         try:
+            await self._writes.hold(self._loop.time() + TRIM_WAIT_SECONDS)
+        except TransactionConflict:
+            return False  # there will be another time
+        try:
             trimmed = await self._engine.trim(
                 older_than_us=older_than_us, keep_rows=keep_rows, at_most=at_most
             )
         except EngineLost as loss:
+            self._writes.refuse(loss.error)
             self._lost(loss.error)
-            await self._writes.end(loss.error)
             raise loss.error from loss
+        finally:
+            self._writes.release()
         self._position = replace(self._position, oldest_sequence=trimmed.oldest_sequence)
         for lost in trimmed.cut_off:
             lost.log_cut_off()
@@ -334,6 +374,14 @@ class Database:
                 self._limits.reads,
                 self._loop.time,
             )
+            self._participant = self._make_participant(engine)
+            try:
+                await self._participant.recover()
+            except EngineLost as loss:
+                await self._writes.end(loss.error)
+                await engine.close()
+                self._lost(loss.error)
+                return
             self.state = State.OPEN
             self._used_at = self._loop.time()
             # Before anybody who comes now, so that writes of one caller keep their order.
@@ -345,10 +393,26 @@ class Database:
         self.state = state
         for operation in self._queries:
             operation.cancelled = True
+        await self._participant.end(reason)
         await self._writes.end(reason, seconds)
         await self._reads.end(reason)
         self._tail.end()
         await self._engine.close()
+
+    def _make_participant(self, engine: Engine) -> Participant:
+        return Participant(
+            self.name,
+            engine.transactions,
+            self._position.epoch,
+            self._writes,
+            Endings(self._writes.submit, engine.apply, self._committed, self._loop.time),
+            self._limits.transactions,
+            committed=self._committed,
+            lost=self._lost_within,
+            told=lambda: self._changed(self),
+            wall_clock_us=lambda: time.time_ns() // NANOSECONDS_PER_MICROSECOND,
+            reached=self._reached,
+        )
 
     def _committed(self, applied: Applied) -> None:
         self._tail.append(applied.events, applied.sequence)
@@ -358,6 +422,11 @@ class Database:
         self.state = State.FENCED
         self._tail.end()
         self._tell(failure)
+
+    def _lost_within(self, failure: HubError) -> None:
+        """A transaction lost the engine; the write lane does not know yet."""
+        self._writes.refuse(failure)
+        self._lost(failure)
 
     def _fail(self, failure: HubError) -> None:
         _log.warning("cannot open", extra={"database": self.name, "detail": failure.message})

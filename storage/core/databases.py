@@ -41,12 +41,14 @@ class Databases:
         upkeep: Upkeep,
         wall_clock: Callable[[], float],
         told: Callable[[Database], None],
+        reached: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._make_engine = make_engine
         self._limits = limits
         self._upkeep = upkeep
         self._wall_clock = wall_clock
         self._told = told
+        self._reached = reached
         self._databases: dict[str, Database] = {}
         self._changes = 0
         self._bell = asyncio.Event()
@@ -65,7 +67,9 @@ class Databases:
                     "beginning with a letter",
                     fields={"database": "is malformed"},
                 )
-            database = Database(name, lambda: self._open_engine(name), self._limits, self._tell)
+            database = Database(
+                name, lambda: self._open_engine(name), self._limits, self._tell, self._reached
+            )
             self._databases[name] = database
         return database
 
@@ -83,15 +87,15 @@ class Databases:
                     await database.open()
 
         await asyncio.gather(*(try_open(database) for database in watched))
-        told = {database: database.detail for database in watched}
+        told = {database: _standing(database) for database in watched}
         yield watched
         while not self._ended:
             await self._next_change()
             failed = [database for database in watched if database.state is State.FAILED]
             await asyncio.gather(*(try_open(database) for database in failed))
-            changed = [database for database in watched if database.detail != told[database]]
+            changed = [one for one in watched if _standing(one) != told[one]]
             if changed:
-                told |= {database: database.detail for database in changed}
+                told |= {database: _standing(database) for database in changed}
                 yield changed
 
     async def end(self, seconds: float | None = None) -> None:
@@ -165,3 +169,9 @@ class Databases:
         for place, (since, _, database) in enumerate(idle):
             if now - since > self._upkeep.idle_close_seconds or place < surplus:
                 await database.close()
+
+
+def _standing(database: Database) -> tuple[str, str]:
+    """What watchers hear of: whether it can be used, and what is in doubt in it."""
+    in_doubt = database.in_doubt
+    return database.detail, in_doubt.header.transaction_id if in_doubt else ""

@@ -38,6 +38,7 @@ from messagehub.v1.event_pb2 import Event
 from messagehub.v1.statement_pb2 import ResultSet, Statement
 from storage.core.operation import Applied, Operation, Outcome, Position
 from storage.core.subscriptions import Standing
+from storage.core.transactions.engine_part import TransactionEngine
 
 
 class EngineLost(Exception):
@@ -83,7 +84,14 @@ class Trimmed:
 
 
 class Engine(Protocol):
-    """One open database. Methods are called on the loop; at most one `apply` is under way."""
+    """One open database. Methods are called on the loop; at most one `apply` is under way.
+
+    While a part of a transaction is open that may write, no `apply` or `trim` is.
+    """
+
+    @property
+    def transactions(self) -> TransactionEngine:
+        """Its parts in transactions, once it is open."""
 
     async def open(self) -> Position:
         """Takes ownership of the database, recovers it, and says where its journal stands.

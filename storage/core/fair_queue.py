@@ -10,7 +10,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass
 from threading import Lock
 
-from messagehub.errors import MessageTooLarge, QueueFull
+from messagehub.errors import HubError, MessageTooLarge, QueueFull
 from storage.core.operation import Operation
 
 
@@ -79,6 +79,21 @@ class FairQueue:
                 caller.waiting.appendleft(operation)
                 self._callers.move_to_end(operation.source_service, last=False)
                 self._count(caller, operation, 1)
+
+    def take_overdue(self, now: float) -> list[tuple[Operation, HubError]]:
+        """Takes those out that must not run any more at `now`, with the reason for each."""
+        overdue: list[tuple[Operation, HubError]] = []
+        with self._lock:
+            for name, caller in list(self._callers.items()):
+                for operation in list(caller.waiting):
+                    reason = operation.overdue(now)
+                    if reason is not None:
+                        caller.waiting.remove(operation)
+                        self._count(caller, operation, -1)
+                        overdue.append((operation, reason))
+                if not caller.waiting:
+                    del self._callers[name]
+        return overdue
 
     def take_all(self) -> list[Operation]:
         """Empties the queue."""

@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from messagehub.errors import Cancelled, DeadlineExceeded, HubError
 from messagehub.v1.event_pb2 import Event
 from messagehub.v1.statement_pb2 import ResultSet, Statement
 from storage.core.subscriptions import Change, Subscription
+
+if TYPE_CHECKING:
+    from storage.core.transactions.engine_part import Advanced, Ending, Whole
 
 NO_SEQUENCE: Final = 0
 
@@ -17,7 +20,8 @@ NO_SEQUENCE: Final = 0
 class Outcome:
     """What became of one operation: a result or an error.
 
-    `subscription` is what is kept after a change of one, None where it is gone.
+    `subscription` is what is kept after a change of one, None where it is gone; `advanced` what
+    became of a transaction.
     """
 
     result: ResultSet | None = None
@@ -27,6 +31,7 @@ class Outcome:
     replayed: bool = False
     event_id: str = ""
     subscription: Subscription | None = None
+    advanced: "Advanced | None" = None
 
 
 @dataclass(slots=True, eq=False)
@@ -34,7 +39,8 @@ class Operation:
     """One statement or event for one database; `deliver` is called exactly once, on the loop.
 
     A change of a named `subscription` comes the same way, so that it shares the commit of what is
-    being written; it leaves no journal entry. A `submitted` operation is recorded even if it only
+    being written; it leaves no journal entry. So do a whole `transaction` of this one database, and
+    the end of one that is rolled back. A `submitted` operation is recorded even if it only
     reads. `deadline` is a time of the loop's clock. `cancelled` may be set from the loop while a
     thread runs the operation.
     """
@@ -47,6 +53,7 @@ class Operation:
     statement: Statement | None = None
     event: Event | None = None
     subscription: Change | None = None
+    transaction: "Whole | Ending | None" = None
     read_only: bool = False
     submitted: bool = False
     size_bytes: int = 0

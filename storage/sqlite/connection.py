@@ -52,6 +52,14 @@ _WRITER: Final = (
     f"PRAGMA journal_size_limit = {JOURNAL_SIZE_BYTES_MAX}",
 )
 _READER: Final = ("PRAGMA wal_autocheckpoint = 0",)
+_PARTICIPANT: Final = (
+    "PRAGMA synchronous = FULL",
+    # Only the other writer checkpoints; see there.
+    "PRAGMA wal_autocheckpoint = 0",
+    # The functions that know only the recorded time must be usable in defaults and triggers;
+    # Python cannot mark its functions as harmless. What a schema may call, the guard decides.
+    "PRAGMA trusted_schema = ON",
+)
 
 
 class Connection:
@@ -71,6 +79,11 @@ class Connection:
     async def reader(cls, file: Path) -> "Connection":
         """Opens a connection that cannot write."""
         return await cls._open(f"file:{quote(str(file))}?mode=ro", (*_COMMON, *_READER))
+
+    @classmethod
+    async def participant(cls, file: Path) -> "Connection":
+        """Opens a connection for parts of transactions, used while the writer is idle."""
+        return await cls._open(f"file:{quote(str(file))}?mode=rw", (*_COMMON, *_PARTICIPANT))
 
     @classmethod
     async def _open(cls, uri: str, settings: tuple[str, ...]) -> "Connection":

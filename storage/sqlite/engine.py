@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 from urllib.parse import quote
 
 from messagehub.errors import DatabaseCorrupt, DatabaseNotEmpty, DatabaseUnavailable, InvalidRequest
+from messagehub.serving import failpoints
 from messagehub.v1.event_pb2 import Event
 from messagehub.v1.statement_pb2 import ResultSet, Statement
 from storage.core.engine import Access, Recorded, Trimmed
@@ -30,6 +31,8 @@ from storage.sqlite.ownership import Ownership
 from storage.sqlite.reader import Pages, Reader
 from storage.sqlite.statements import Runner, StatementLimits
 from storage.sqlite.subscriptions import Subscriptions
+from storage.sqlite.transactions import records
+from storage.sqlite.transactions.engine import SqliteTransactions
 from storage.sqlite.writer import Writer
 
 Result = TypeVar("Result")
@@ -87,6 +90,7 @@ class SqliteEngine:
         self._connections: list[Connection] = []
         self._lanes: dict[int, tuple[Connection, Reader]] = {}
         self._spare: list[tuple[Connection, Reader]] = []
+        self._opened = False
         self._clock: Callable[[], float] = asyncio.get_running_loop().time
 
     async def open(self) -> Position:
@@ -111,6 +115,8 @@ class SqliteEngine:
         except sqlite3.Error as failure:
             raise failures.translate(failure) from failure
         self._connections.append(self._journal)
+        self._transactions = self._make_transactions()
+        self._opened = True
 
     def _make_writer(self, raw: sqlite3.Connection) -> Writer:
         mode = raw.execute("PRAGMA journal_mode").fetchone()[0]
@@ -124,6 +130,7 @@ class SqliteEngine:
         raw.execute(f"PRAGMA max_page_count = {self._settings.database_bytes_max // page_bytes}")
         journal.set_up(raw, os.urandom(EPOCH_BYTES).hex())
         subscriptions.set_up(raw)
+        records.set_up(raw)
         return Writer(
             Runner(raw, self._writing.guard, self._settings.limits, self._clock),
             self._clock,
@@ -133,8 +140,36 @@ class SqliteEngine:
             subscriptions_max=self._settings.subscriptions_max,
         )
 
+    @property
+    def transactions(self) -> SqliteTransactions:
+        """See the port."""
+        return self._transactions
+
+    def _make_transactions(self) -> SqliteTransactions:
+        async def checkpoint() -> None:
+            await self._run_on_writer(lambda raw: raw.execute("PRAGMA wal_checkpoint(PASSIVE)"))
+
+        async def borrow() -> tuple[Connection, Reader]:
+            return self._spare.pop() if self._spare else await self._open_reader()
+
+        return SqliteTransactions(
+            self._file,
+            self._writer,
+            database=self._database,
+            limits=self._settings.limits,
+            clock=self._clock,
+            wall_clock_us=_wall_clock_us,
+            read=self._run_on_journal,
+            checkpoint=checkpoint,
+            borrow=borrow,
+            give_back=self._spare.append,
+            reached=failpoints.reached,
+        )
+
     async def close(self) -> None:
         """See the port. The writer goes last."""
+        if self._opened:
+            await self._transactions.close()
         for connection in reversed(self._connections):
             await connection.close()
         self._connections.clear()
@@ -197,7 +232,7 @@ class SqliteEngine:
         kept, limits = self._writer.subscriptions, self._settings.subscription_lag
         try:
             return await self._writing.run(
-                lambda raw: journal.trim(
+                lambda raw: _trim(
                     raw,
                     older_than_us,
                     keep_rows,
@@ -273,6 +308,18 @@ class SqliteEngine:
 
     async def _run_on_journal(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         return await _translated(self._journal, work)
+
+
+def _trim(
+    raw: sqlite3.Connection,
+    older_than_us: int,
+    keep_rows: int,
+    at_most: int,
+    hold_back: Callable[[int, int], tuple[int, list[Standing]]],
+) -> Trimmed:
+    """Forgets old lines of the journal, and the records of transactions of the same age."""
+    records.trim(raw, older_than_us, at_most)
+    return journal.trim(raw, older_than_us, keep_rows, at_most, hold_back)
 
 
 async def _translated(

@@ -22,6 +22,7 @@ from messagehub.errors import (
     RequestIdReused,
 )
 from messagehub.status import from_status, to_status
+from messagehub.storage.v1.participant_service_pb2 import ParticipantState, TransactionRecord
 from messagehub.storage.v1.storage_service_pb2 import JournalRecord
 from messagehub.v1.event_pb2 import Event
 from storage.core.engine import Recorded, Trimmed
@@ -36,6 +37,8 @@ QUERY_CHARACTERS_MAX: Final = 1024
 PROTOBUF: Final = "application/protobuf"
 COMPLETED: Final = "storage.operation_completed"
 FAILED: Final = "storage.operation_failed"
+COMMITTED: Final = "transaction.committed"
+ROLLED_BACK: Final = "transaction.rolled_back"
 
 _TABLES: Final = (
     f"""CREATE TABLE IF NOT EXISTS {RESERVED_PREFIX}journal (
@@ -300,11 +303,15 @@ def event(line: Entry, epoch: str, database: str) -> Event:
     made.source = record.source_service
     made.subject = database
     made.correlation_id = record.correlation_id
+    made.transaction_id = record.transaction_id
     made.sequence = line.sequence
     made.time.FromMicroseconds(line.time_us)
     request_id = str(uuid.UUID(bytes=line.request_id)) if line.request_id else ""
     if record.HasField("event"):
         made.data_content_type = record.event.data_content_type
+        return made
+    if record.HasField("transaction"):
+        _end(made, record.transaction)
         return made
     if record.HasField("error"):
         made.type = FAILED
@@ -318,6 +325,14 @@ def event(line: Entry, epoch: str, database: str) -> Event:
         if record.submitted:
             made.operation_completed.result.CopyFrom(record.result)
     return made
+
+
+def _end(made: Event, ended: TransactionRecord) -> None:
+    committed = ended.state == ParticipantState.PARTICIPANT_STATE_COMMITTED
+    made.type = COMMITTED if committed else ROLLED_BACK
+    made.transaction_finished.databases.extend(ended.header.databases)
+    if ended.HasField("error"):
+        made.transaction_finished.error.CopyFrom(ended.error)
 
 
 def _fail(made: Event, request_id: str, query: str, error: status_pb2.Status) -> None:

@@ -12,27 +12,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Final
 
-from messagehub.errors import (
-    Cancelled,
-    DeadlineExceeded,
-    HubError,
-    StatementForbidden,
-)
-from messagehub.v1.statement_pb2 import Column, ResultSet, Statement
+from messagehub.errors import Cancelled, DeadlineExceeded, HubError
+from messagehub.v1.statement_pb2 import ResultSet
 from storage.core.operation import Applied, Operation, Outcome
 from storage.core.subscriptions import Change
+from storage.core.transactions.engine_part import Whole
 from storage.sqlite import failures, journal
-from storage.sqlite.guard import RESERVED_PREFIX
+from storage.sqlite.changes import Changes
 from storage.sqlite.statements import Runner, inserts
 from storage.sqlite.subscriptions import Subscriptions
-
-# A table of the connection's own: inserting 0 into it makes `last_insert_rowid` 0, which nothing
-# else can, so that a statement that inserts no row does not report an earlier one's.
-_ZERO: Final = f"{RESERVED_PREFIX}zero"
-_CREATE_ZERO: Final = f"CREATE TEMP TABLE {_ZERO} (zero INTEGER PRIMARY KEY)"
-_RESET_ROWID: Final = f"REPLACE INTO temp.{_ZERO} VALUES (0)"
+from storage.sqlite.transactions.in_group import GroupTransactions
 
 
 class _GroupLostError(Exception):
@@ -52,7 +42,14 @@ class _Attempt:
     outcomes: list[Outcome] = field(default_factory=list)
     entries: list[journal.Entry] = field(default_factory=list)
     by_id: dict[bytes, journal.Entry] = field(default_factory=dict)
-    shaped: bool = False
+
+    def add(self, entries: Sequence[journal.Entry]) -> None:
+        """Takes lines, whose sequences follow those before."""
+        for entry in entries:
+            self.sequence = entry.sequence
+            self.entries.append(entry)
+            if entry.request_id is not None:
+                self.by_id[entry.request_id] = entry
 
 
 def _is_interruption(error: HubError) -> bool:
@@ -94,7 +91,7 @@ class Writer:
         self._database = database
         self._group_seconds_max = group_seconds_max
         self._subscriptions_max = subscriptions_max
-        self._own_tables = journal.own_tables(self._raw)
+        self._changes = Changes(runner)
         position = journal.position(self._raw)
         self.epoch = position.epoch
         self.sequence = position.sequence
@@ -102,7 +99,13 @@ class Writer:
         self.subscriptions = Subscriptions(
             self._raw, database=database, epoch=self.epoch, wall_clock_us=wall_clock_us
         )
-        self._raw.execute(_CREATE_ZERO)
+        self._transactions = GroupTransactions(
+            self._raw,
+            self._changes,
+            database=database,
+            epoch=self.epoch,
+            wall_clock_us=wall_clock_us,
+        )
 
     def apply(self, group: Sequence[Operation]) -> Applied:
         """Runs a group in one commit, or, if that cannot be, in parts; see `_apart`."""
@@ -146,6 +149,7 @@ class Writer:
     def _commit(self, group: Sequence[Operation], until: float) -> Applied:
         attempt = _Attempt(self.sequence)
         self._begin()
+        self._changes.shaped = False
         try:
             for place, operation in enumerate(group):
                 if place and self._clock() >= until:
@@ -164,8 +168,7 @@ class Writer:
 
     def _end(self, attempt: _Attempt) -> None:
         """Makes the attempt durable, or leaves nothing of it."""
-        if attempt.shaped:
-            self.shape += 1
+        self.shape += self._changes.shaped
         try:
             if attempt.entries:
                 journal.append(self._raw, attempt.entries)
@@ -175,8 +178,7 @@ class Writer:
         except HubError as failure:
             raise _GroupLostError(None, failure) from failure
         finally:
-            if attempt.shaped:
-                self.shape += 1
+            self.shape += self._changes.shaped
         self.sequence = attempt.sequence
 
     def _applied(self, attempt: _Attempt) -> Applied:
@@ -211,10 +213,13 @@ class Writer:
             if known is not None:
                 return known
             self._runner.begin(operation, self._runner.limits.write_seconds_max)
-            if operation.statement is None:
-                result = ResultSet()
-            else:
-                result = self._behind_savepoint(attempt, operation.statement)
+            if operation.transaction is not None:
+                return self._transact(attempt, operation)
+            result = ResultSet()
+            if operation.statement is not None:
+                if inserts(operation.statement):
+                    self._changes.forget_rowid()
+                result = self._changes.run_behind_savepoint(operation.statement)
         except HubError as refusal:
             if not self._raw.in_transaction:
                 raise _GroupLostError(place, refusal) from refusal
@@ -245,68 +250,28 @@ class Writer:
             return Outcome(error=refusal)
         return Outcome(subscription=kept, sequence=attempt.sequence)
 
+    def _transact(self, attempt: _Attempt, operation: Operation) -> Outcome:
+        """Runs a whole transaction, or writes the end of one."""
+        outcome, made = self._transactions.run(
+            operation, attempt.sequence, lambda request_id: self._line(attempt, request_id)
+        )
+        attempt.add(made)
+        return outcome
+
     def _known(self, attempt: _Attempt, operation: Operation) -> Outcome | None:
-        key = journal.id_bytes(operation.request_id)
-        if key is None:
-            return None
-        try:
-            known = attempt.by_id.get(key) or journal.find(self._raw, key)
-        except sqlite3.Error as failure:
-            raise failures.verify(failure) from failure
+        known = self._line(attempt, operation.request_id)
         if known is None:
             return None
         return journal.replay(known, operation, self.epoch, self._database)
 
-    def _behind_savepoint(self, attempt: _Attempt, statement: Statement) -> ResultSet:
-        self._raw.execute("SAVEPOINT operation")
+    def _line(self, attempt: _Attempt, request_id: str) -> journal.Entry | None:
+        key = journal.id_bytes(request_id)
+        if key is None:
+            return None
         try:
-            result = self._execute(attempt, statement)
-        except BaseException:
-            if self._raw.in_transaction:
-                self._raw.execute("ROLLBACK TO operation")
-                self._raw.execute("RELEASE operation")
-            raise
-        self._raw.execute("RELEASE operation")
-        return result
-
-    def _execute(self, attempt: _Attempt, statement: Statement) -> ResultSet:
-        inserting = inserts(statement)
-        if inserting:
-            self._raw.execute(_RESET_ROWID)
-        changes = self._raw.total_changes
-        cursor = self._runner.start(statement)
-        guard = self._runner.guard
-        attempt.shaped = attempt.shaped or guard.shaped
-        if guard.altered and journal.own_tables(self._raw) != self._own_tables:
-            raise StatementForbidden(
-                f"names that begin with {RESERVED_PREFIX} belong to the hub: choose another",
-                fields={"statement.query": f"makes a name that begins with {RESERVED_PREFIX}"},
-            )
-        if guard.shaped and journal.is_referenced(self._raw):
-            raise StatementForbidden(
-                "a foreign key may not reference the hub's own tables: reference your own",
-                fields={"statement.query": "references the hub's own tables"},
-            )
-        try:
-            result = ResultSet()
-            if cursor.description is not None:
-                result.columns.extend(Column(name=column[0]) for column in cursor.description)
-                self._runner.fetch(cursor, result)
-            result.rows_affected = self._affected(cursor, changes)
-            if inserting:
-                result.last_insert_id = cursor.lastrowid or 0
-        finally:
-            cursor.close()
-        return result
-
-    def _affected(self, cursor: sqlite3.Cursor, changes_before: int) -> int:
-        """Rows that the statement changed; Python counts only for some first words."""
-        if cursor.rowcount >= 0:
-            return cursor.rowcount
-        if self._raw.total_changes == changes_before:
-            return 0
-        changes: int = self._raw.execute("SELECT changes()").fetchone()[0]
-        return changes
+            return attempt.by_id.get(key) or journal.find(self._raw, key)
+        except sqlite3.Error as failure:
+            raise failures.verify(failure) from failure
 
     def _fail(self, attempt: _Attempt, operation: Operation, error: HubError) -> Outcome:
         if failures.is_permanent(error):
@@ -314,11 +279,15 @@ class Writer:
         return Outcome(error=error)
 
     def _record(self, attempt: _Attempt, operation: Operation, outcome: Outcome) -> Outcome:
-        attempt.sequence += 1
-        entry = journal.entry(operation, outcome, attempt.sequence, self._wall_clock_us())
-        attempt.entries.append(entry)
-        if entry.request_id is not None:
-            attempt.by_id[entry.request_id] = entry
+        if isinstance(operation.transaction, Whole) and outcome.error is not None:
+            outcome.error.metadata["operation"] = str(self._transactions.place)
+            outcome, made = self._transactions.failed(
+                operation.transaction, outcome.error, attempt.sequence
+            )
+            attempt.add(made)
+            return outcome
+        sequence = attempt.sequence + 1
+        attempt.add([journal.entry(operation, outcome, sequence, self._wall_clock_us())])
         outcome.sequence = attempt.sequence
         outcome.event_id = f"{self._database}/{self.epoch}/{attempt.sequence}"
         return outcome

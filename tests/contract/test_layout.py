@@ -30,7 +30,7 @@ def test_every_service_lives_in_the_file_named_as_its_contract() -> None:
     assert contracts >= NOT_BUILT
 
 
-def test_the_storage_server_has_one_service() -> None:
+def test_every_private_service_lives_in_the_file_named_as_its_contract() -> None:
     assert names("storage/api", "*_service.py") == names(
         "protos/messagehub/storage/v1", "*_service.proto"
     )

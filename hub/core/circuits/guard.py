@@ -10,8 +10,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Final, TypeVar
 
-from hub.core.circuits.circuits import Circuits
 from hub.core.circuits.breaker import Passage
+from hub.core.circuits.circuits import Circuits
 from hub.core.circuits.evidence import Evidence, judge
 from hub.core.circuits.retry import Attempts, RetryBudget, RetryLimits, may_pass
 from hub.core.ports import (

@@ -3,8 +3,8 @@
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 
-from hub.core.circuits.circuits import Circuits
 from hub.core.circuits.breaker import Passage
+from hub.core.circuits.circuits import Circuits
 from hub.core.events.journal import Journal, JournalEnds, JournalPage, Position
 from messagehub.errors import HubError
 

@@ -6,9 +6,18 @@ from storage.core.database import Database, DatabaseLimits, State
 from storage.core.databases import Databases, Upkeep
 from storage.core.fair_queue import QueueLimits
 from storage.core.read_lanes import ReadLimits
+from storage.core.transactions.limits import TransactionLimits
 from tests.unit.storage.scripted_engine import Caller, Disk
 
 NEVER: Final = 1e9
+TRANSACTION_LIMITS: Final = TransactionLimits(
+    seconds_max=1e6,
+    idle_seconds_max=1e6,
+    in_doubt_seconds=1e6,
+    snapshots_max=2,
+    hold_seconds_max=1e6,
+    keep_seconds=1e6,
+)
 
 
 def limits(**more: Any) -> DatabaseLimits:
@@ -22,6 +31,7 @@ def limits(**more: Any) -> DatabaseLimits:
         "tail_message_bytes_max": 100_000,
         "tail_heartbeat_seconds": 1e6,
         "reopen_seconds": 1e6,
+        "transactions": TRANSACTION_LIMITS,
     }
     return DatabaseLimits(**(defaults | more))
 

@@ -68,12 +68,25 @@ class Disk:
         return ScriptedEngine(self)
 
 
+class NoTransactions:
+    """The side of transactions of an engine that has none under way."""
+
+    is_open = False
+
+    async def recover(self) -> None:
+        return None
+
+    async def look_up(self, transaction_id: str, request_id: str = "") -> None:
+        return None
+
+
 class ScriptedEngine:
     """Statements that begin with SELECT read; every write is an event of its own."""
 
     def __init__(self, disk: Disk) -> None:
         self.disk = disk
         self.is_open = False
+        self.transactions: Any = NoTransactions()
 
     async def open(self) -> Position:
         self.disk.calls.append("open")

@@ -8,6 +8,7 @@ from storage.sqlite import journal
 from storage.sqlite.guard import Guard
 from storage.sqlite.reader import Reader
 from storage.sqlite.statements import Runner, StatementLimits
+from storage.sqlite.transactions import records
 from storage.sqlite.writer import Writer
 
 EPOCH: Final = "e1"
@@ -87,6 +88,7 @@ def writer(file: Path, clock: Clock | None = None, **more: Any) -> tuple[Writer,
     raw.execute("PRAGMA journal_mode = WAL")
     raw.execute("PRAGMA foreign_keys = ON")
     journal.set_up(raw, EPOCH)
+    records.set_up(raw)
     made_writer = Writer(
         running,
         clock or Clock(),

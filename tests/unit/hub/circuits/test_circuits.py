@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from hub.adapters.circuit_events import CircuitEvents
-from hub.core.circuits.circuits import Circuits
 from hub.core.circuits.breaker import CircuitState
+from hub.core.circuits.circuits import Circuits
 from hub.core.status import DatabaseState, StatusBoard, StorageServerState
 from messagehub.errors import (
     CircuitOpen,

@@ -781,3 +781,61 @@ class ReleaseCommitsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReleaseCommitsResponse: _TypeAlias = ReleaseCommitsResponse  # noqa: Y015
+
+@_typing.final
+class PreparedRecord(_message.Message):
+    """What a storage server keeps on its disk of a part that is prepared."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    OPERATIONS_FIELD_NUMBER: _builtins.int
+    DIGESTS_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    BASE_SEQUENCE_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    TIME_US_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.str
+    """The life of the database's journal."""
+    base_sequence: _builtins.int
+    """Where the journal stood before it; nobody writes after that."""
+    sequence: _builtins.int
+    """Where the transaction will be in it."""
+    time_us: _builtins.int
+    """When it was prepared, microseconds since 1970 UTC."""
+    @_builtins.property
+    def header(self) -> Global___TransactionHeader:
+        """As the transaction began."""
+
+    @_builtins.property
+    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParticipantOperation]:
+        """What succeeded in it, in this order, to be run again after a crash."""
+
+    @_builtins.property
+    def digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """What each of them gave, as digests, to see that it gives the same again."""
+
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
+        """What is published with it."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___TransactionHeader | None = ...,
+        operations: _abc.Iterable[Global___ParticipantOperation] | None = ...,
+        digests: _abc.Iterable[_builtins.bytes] | None = ...,
+        events: _abc.Iterable[_event_pb2.Event] | None = ...,
+        epoch: _builtins.str = ...,
+        base_sequence: _builtins.int = ...,
+        sequence: _builtins.int = ...,
+        time_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_sequence", b"base_sequence", "digests", b"digests", "epoch", b"epoch", "events", b"events", "header", b"header", "operations", b"operations", "sequence", b"sequence", "time_us", b"time_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreparedRecord: _TypeAlias = PreparedRecord  # noqa: Y015

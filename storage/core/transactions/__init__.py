@@ -1,0 +1,1 @@
+"""The parts that databases have in transactions: who may go where, when, and for how long."""

@@ -1,0 +1,1 @@
+"""Parts of transactions in a SQLite file: run with a recorded clock, prepared, run again."""

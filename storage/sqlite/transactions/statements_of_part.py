@@ -1,0 +1,102 @@
+"""The statements of one part, in order: run with the recorded chance, remembered for a redo."""
+
+import sqlite3
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
+
+from messagehub.errors import HubError
+from messagehub.storage.v1.participant_service_pb2 import (
+    ParticipantOperation,
+    ParticipantResult,
+    TransactionHeader,
+)
+from messagehub.v1.statement_pb2 import ResultSet
+from storage.core.engine import Access
+from storage.core.operation import Operation
+from storage.sqlite import failures, statements
+from storage.sqlite.changes import Changes
+from storage.sqlite.statements import Runner
+from storage.sqlite.transactions.lines import operation_line
+from storage.sqlite.transactions.recorded_chance import RecordedChance
+
+if TYPE_CHECKING:
+    from messagehub.storage.v1.storage_service_pb2 import JournalRecord
+
+DIGEST_BYTES: Final = 16
+
+
+class PartStatements:
+    """Runs statements of one transaction at a time; every method is called in its thread.
+
+    `operations`, `digests` and `lines` are what succeeded so far: what it was, what it gave, and
+    what the journal says of it.
+    """
+
+    def __init__(
+        self, runner: Runner, changes: Changes, chance: RecordedChance, database: str
+    ) -> None:
+        self._runner = runner
+        self._raw = runner.raw
+        self._changes = changes
+        self._chance = chance
+        self._database = database
+        self._header = TransactionHeader()
+        self.operations: list[ParticipantOperation] = []
+        self.digests: list[bytes] = []
+        self.lines: list[JournalRecord] = []
+
+    def begin(self, header: TransactionHeader) -> None:
+        """Another transaction has begun on the connection."""
+        self._header = header
+        self.operations, self.digests, self.lines = [], [], []
+        self._changes.shaped = False
+        self._changes.forget_rowid()
+        self._chance.begin(header.create_time_us, header.seed)
+
+    @property
+    def shaped(self) -> bool:
+        """True if a statement changed tables or views."""
+        return self._changes.shaped
+
+    def run_all(
+        self, operations: Sequence[ParticipantOperation], control: Operation
+    ) -> list[ParticipantResult]:
+        """Runs statements; the first that fails raises, with its place in the request."""
+        return [self._run(operation, control) for operation in operations]
+
+    def _run(self, operation: ParticipantOperation, control: Operation) -> ParticipantResult:
+        try:
+            self._runner.begin(control, self._runner.limits.write_seconds_max)
+            self._chance.statement(len(self.operations))
+            result = self._changes.run_behind_savepoint(
+                operation.statement, read_only=operation.read_only
+            )
+        except HubError as refusal:
+            raise _placed(refusal, operation) from None
+        except sqlite3.Error as failure:
+            failures.verify(failure)
+            raise _placed(self._explain(control, failure), operation) from failure
+        finally:
+            self._runner.end()
+        self.operations.append(operation)
+        self.digests.append(digest(result))
+        if statements.access(operation.statement) is not Access.READ:
+            self.lines.append(operation_line(self._header, operation.statement, result))
+        return ParticipantResult(index=operation.index, database=self._database, result=result)
+
+    def _explain(self, control: Operation, failure: sqlite3.Error) -> HubError:
+        if failures.is_interrupt(failure):
+            return self._runner.why_interrupted(control)
+        return failures.translate(failure, self._runner.guard)
+
+
+def digest(result: ResultSet) -> bytes:
+    """Tells whether a statement that is run again gives the same."""
+    content = result.SerializeToString(deterministic=True)
+    return blake2b(content, digest_size=DIGEST_BYTES).digest()
+
+
+def _placed(error: HubError, operation: ParticipantOperation) -> HubError:
+    error.metadata["operation"] = str(operation.index)
+    return error
