@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import os
+import resource
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -36,9 +39,27 @@ async def wait_until_ready(address: str) -> None:
             await asyncio.sleep(0.05)
 
 
+@dataclass(frozen=True, slots=True)
+class RunningHub:
+    """A hub that is measured."""
+
+    address: str
+    pid: int
+
+    def resident_bytes(self) -> int:
+        """What the process has in memory now."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text("ascii").split()[1])
+        return pages * resource.getpagesize()
+
+    def processor_seconds(self) -> float:
+        """What the process has used of processors so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text("ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @asynccontextmanager
-async def hub_and_storage() -> AsyncGenerator[str, None]:
-    """Runs a storage server and a hub as processes; gives the hub's address."""
+async def hub_and_storage() -> AsyncGenerator[RunningHub, None]:
+    """Runs a storage server and a hub as processes; gives the hub."""
     storage, hub = free_address(), free_address()
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".benchmark-") as directory:
         commands = (
@@ -51,7 +72,7 @@ async def hub_and_storage() -> AsyncGenerator[str, None]:
         ]
         try:
             await wait_until_ready(hub)
-            yield hub
+            yield RunningHub(hub, processes[1].pid)
         finally:
             for process in reversed(processes):
                 process.terminate()

@@ -1,20 +1,22 @@
 """Events: how long a commit's event takes to a live subscriber, and how fast one catches up.
 
 Beside them a bare grpc.aio server: a unary echo of the write's bytes, and a stream of exactly the
-messages that the catching-up subscriber got, without any work.
+messages that the catching-up subscriber got, without any work. Then many subscribers, of which one
+stalls.
 """
 
 import asyncio
 import time
-import uuid
 from statistics import median
 
 import grpc
 
 from benchmarks.bench_servers import UNBOUNDED, Payload, bare_server, hub_and_storage
+from benchmarks.fan_out import stalled_subscriber
+from benchmarks.paced_writer import write, writes
 from benchmarks.table import milliseconds, p, show
 from messagehub.v1 import event_service_pb2 as events
-from messagehub.v1 import event_service_pb2_grpc, statement_pb2, storage_service_pb2_grpc
+from messagehub.v1 import event_service_pb2_grpc, storage_service_pb2_grpc
 from messagehub.v1 import storage_service_pb2 as storage
 
 WARM_UP = 100
@@ -23,18 +25,6 @@ EVENTS = 50_000
 BATCH = 500
 ROUNDS = 3
 CALL_SECONDS = 60.0
-
-
-def write(number: int) -> storage.ExecuteRequest:
-    """One insert with a request id of its own."""
-    return storage.ExecuteRequest(
-        source_service="metrics",
-        request_id=str(uuid.uuid4()),
-        statement=statement_pb2.Statement(
-            query="INSERT INTO samples (value) VALUES (?)",
-            parameters=[statement_pb2.Value(integer=number)],
-        ),
-    )
 
 
 async def live(channel: grpc.aio.Channel) -> tuple[list[float], list[float]]:
@@ -73,11 +63,7 @@ async def fill(channel: grpc.aio.Channel) -> None:
     """Leaves `EVENTS` more events in the journal."""
     stub = storage_service_pb2_grpc.StorageServiceStub(channel)
     for _ in range(EVENTS // BATCH):
-        request = storage.ExecuteBatchRequest(source_service="metrics")
-        for number in range(BATCH):
-            one = write(number)
-            request.operations.add(request_id=one.request_id, statement=one.statement)
-        await stub.ExecuteBatch(request, timeout=CALL_SECONDS)
+        await stub.ExecuteBatch(writes(BATCH), timeout=CALL_SECONDS)
 
 
 async def catch_up(channel: grpc.aio.Channel) -> tuple[float, list[bytes]]:
@@ -123,17 +109,22 @@ async def bare_echo(address: str) -> list[float]:
     return seconds
 
 
+async def create_table(address: str) -> None:
+    """Makes what is written to."""
+    request = storage.ExecuteRequest(source_service="metrics")
+    request.statement.query = "CREATE TABLE samples (id INTEGER PRIMARY KEY, value INTEGER)"
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = storage_service_pb2_grpc.StorageServiceStub(channel)
+        await stub.Execute(request, timeout=CALL_SECONDS)
+
+
 async def main() -> None:
-    """Measures everything and prints two tables."""
+    """Measures everything and prints the tables."""
     async with (
         hub_and_storage() as hub,
-        grpc.aio.insecure_channel(hub, options=UNBOUNDED) as channel,
+        grpc.aio.insecure_channel(hub.address, options=UNBOUNDED) as channel,
     ):
-        stub = storage_service_pb2_grpc.StorageServiceStub(channel)
-        create = "CREATE TABLE samples (id INTEGER PRIMARY KEY, value INTEGER)"
-        request = storage.ExecuteRequest(source_service="metrics")
-        request.statement.query = create
-        await stub.Execute(request, timeout=CALL_SECONDS)
+        await create_table(hub.address)
         to_event, to_answer = await live(channel)
         await fill(channel)
         _, messages = await catch_up(channel)
@@ -175,6 +166,9 @@ async def main() -> None:
             ),
         ],
     )
+    async with hub_and_storage() as hub:
+        await create_table(hub.address)
+        await stalled_subscriber(hub)
 
 
 if __name__ == "__main__":

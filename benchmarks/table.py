@@ -5,6 +5,8 @@ import platform
 from collections.abc import Sequence
 from statistics import median, quantiles
 
+MEBIBYTE = 1024 * 1024
+
 
 def p(samples: Sequence[float], percent: int) -> float:
     """The percentile of samples, of which there must be at least two."""

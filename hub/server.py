@@ -10,6 +10,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from hub.api.checks import RequestChecks
+from hub.api import event_service
 from hub.api.event_service import EventService
 from hub.api.hub_service import HubService
 from hub.api.operation_requests import OperationRequests
@@ -32,8 +33,6 @@ from messagehub.serving.process import bind, enable_reflection, make_server
 from messagehub.v1 import (
     backup_service_pb2,
     backup_service_pb2_grpc,
-    event_service_pb2,
-    event_service_pb2_grpc,
     hub_service_pb2,
     hub_service_pb2_grpc,
     schema_service_pb2,
@@ -46,9 +45,8 @@ from messagehub.v1 import (
 
 HEALTH_SERVICE: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 STORAGE_SERVICE: Final = storage_service_pb2.DESCRIPTOR.services_by_name["StorageService"].full_name
-EVENT_SERVICE: Final = event_service_pb2.DESCRIPTOR.services_by_name["EventService"].full_name
 HUB_SERVICE: Final = hub_service_pb2.DESCRIPTOR.services_by_name["HubService"].full_name
-BUILT_SERVICES: Final = (STORAGE_SERVICE, EVENT_SERVICE, HUB_SERVICE)
+BUILT_SERVICES: Final = (STORAGE_SERVICE, event_service.FULL_NAME, HUB_SERVICE)
 # In the contract, but every RPC answers NOT_IMPLEMENTED, so their health is never SERVING.
 UNBUILT_SERVICES: Final = (
     transaction_service_pb2.DESCRIPTOR.services_by_name["TransactionService"].full_name,
@@ -179,7 +177,7 @@ class HubServer:
             clock=time.time,
         )
         storage_service_pb2_grpc.add_StorageServiceServicer_to_server(storage_service, server)
-        event_service_pb2_grpc.add_EventServiceServicer_to_server(self._events, server)
+        event_service.add_to_server(self._events, server)
         hub_service_pb2_grpc.add_HubServiceServicer_to_server(hub_service, server)
         _add_unbuilt(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

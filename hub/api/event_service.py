@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
@@ -21,7 +21,7 @@ from hub.core.events.event_filter import EventFilter
 from hub.core.events.event_types import OPERATION_REQUEST
 from hub.core.events.fanout import Fanout
 from hub.core.events.journal import Position, Start
-from hub.core.events.subscription import Subscription
+from hub.core.events.subscription import Batch, Subscription
 from hub.core.routing.router import Draft, Router
 from hub.core.routing.routes import Routes
 from hub.core.subscriptions.named_subscriptions import NamedSubscriptions, Wanted
@@ -32,9 +32,12 @@ from messagehub.v1 import event_service_pb2 as messages
 from messagehub.v1 import event_service_pb2_grpc
 from messagehub.v1.event_pb2 import Event
 
+if TYPE_CHECKING:
+    Handler = grpc.RpcMethodHandler[Any, Any]
 Context = grpc.aio.ServicerContext[Any, Any]
 
 ALL_DATABASES = "*"
+FULL_NAME: Final = messages.DESCRIPTOR.services_by_name["EventService"].full_name
 
 
 class EventService(event_service_pb2_grpc.EventServiceServicer):
@@ -61,10 +64,10 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
         self._event_bytes_max = event_bytes_max
         self._messages = EventMessages()
 
-    async def Subscribe(
+    async def Subscribe(  # type: ignore[override] # encoded by itself, see `add_to_server`
         self, request: messages.SubscribeRequest, context: Context
-    ) -> AsyncIterator[messages.SubscribeResponse]:
-        """Streams events until the caller goes away or the hub shuts down."""
+    ) -> AsyncIterator[bytes]:
+        """Streams encoded messages until the caller goes away or the hub shuts down."""
         event_filter = event_filter_of(request)
         check_start(request)
         check_consumer(request)
@@ -76,9 +79,9 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
         try:
             if request.subscription and request.WhichOneof("start") != "cursor":
                 # Where a name goes on only its databases knew.
-                yield messages.SubscribeResponse(cursor=subscription.cursor())
+                yield self._messages.encode(Batch((), subscription.cursor()))
             while (batch := await subscription.next_batch()) is not None:
-                yield self._messages.message(batch)
+                yield self._messages.encode(batch)
         except HubError as failure:
             _drop_long_cursor(failure)
             raise
@@ -179,6 +182,18 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
             with _database_field(f"databases[{index}]"):
                 names.add(self._routes.resolve(service, name).database)
         return sorted(names)
+
+
+def add_to_server(service: EventService, server: grpc.aio.Server) -> None:
+    """Registers the service; what `Subscribe` gives is encoded already."""
+    handlers: dict[str, Handler] = {
+        "Subscribe": grpc.unary_stream_rpc_method_handler(
+            service.Subscribe, request_deserializer=messages.SubscribeRequest.FromString
+        )
+    }
+    # Before the generated ones: gRPC takes the first that has the method.
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(FULL_NAME, handlers),))
+    event_service_pb2_grpc.add_EventServiceServicer_to_server(service, server)
 
 
 @contextmanager

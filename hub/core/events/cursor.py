@@ -11,6 +11,7 @@ import base64
 import binascii
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 from hub.core.events.journal import Position
@@ -19,6 +20,7 @@ from messagehub.errors import InvalidCursor
 VERSION: Final = 1
 CHECKSUM_BYTES: Final = 4
 CHARACTERS_MAX: Final = 256 * 1024
+KEPT_MAX: Final = 64
 INTEGER_BITS_MAX: Final = 63
 
 _REMEDY: Final = (
@@ -29,9 +31,14 @@ _REMEDY: Final = (
 
 def encode(positions: Mapping[str, Position]) -> str:
     """Gives the cursor that stands at these positions."""
+    return _encode(tuple(sorted(positions.items())))
+
+
+# Subscribers that keep up stand at the same positions.
+@lru_cache(KEPT_MAX)
+def _encode(positions: tuple[tuple[str, Position], ...]) -> str:
     out = bytearray((VERSION,))
-    for database in sorted(positions):
-        epoch, sequence = positions[database]
+    for database, (epoch, sequence) in positions:
         name = database.encode()
         _put_integer(out, len(name))
         out += name

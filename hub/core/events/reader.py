@@ -115,7 +115,7 @@ class Reader:
             return False
         return self._look_at(window)
 
-    def take(self, share: Share) -> list[JournalEvent]:
+    def take(self, share: Share) -> Sequence[JournalEvent]:
         """Gives the wanted events of the next stretch; maybe none, but always gets on."""
         if self._run:
             taken = take(self._run, self._at, self.event_filter, share)

@@ -87,13 +87,11 @@ class Subscription:
         while not self._closed:
             if self._failure is not None:
                 raise self._failure
-            events: list[JournalEvent] = []
             if self._ending:
                 self.close()
                 return Batch((), self.cursor())
             ready = [reader for reader in self._readers if self._ready(reader)]
-            for reader in ready:
-                events += reader.take(self._share_of(len(ready)))
+            events = self._take(ready) if ready else ()
             if events or self._overdue or (self._silent and self._settled()):
                 return self._batch(events, ready)
             if ready:
@@ -132,7 +130,13 @@ class Subscription:
         self._on_close()
         self._wake()
 
-    def _batch(self, events: list[JournalEvent], ready: list[Reader]) -> Batch:
+    def _take(self, ready: list[Reader]) -> Sequence[JournalEvent]:
+        if len(ready) == 1:
+            return ready[0].take(self._share)
+        share = self._share_of(len(ready))
+        return [event for reader in ready for event in reader.take(share)]
+
+    def _batch(self, events: Sequence[JournalEvent], ready: list[Reader]) -> Batch:
         self._silent = self._overdue = False
         self._heartbeats.arm(self)
         if len(self._readers) > 1 and ready:
@@ -146,8 +150,6 @@ class Subscription:
 
     def _share_of(self, readers: int) -> Share:
         whole = self._share
-        if readers == 1:
-            return whole
         return whole._replace(
             events=max(1, whole.events // readers),
             bytes=max(1, whole.bytes // readers),

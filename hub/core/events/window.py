@@ -10,6 +10,8 @@ from hub.core.events.journal import JournalEvent, Position
 # Forgotten events are cut off many at a time, so that forgetting one costs next to nothing;
 # until then a stand-in without payload keeps their place.
 FORGOTTEN_EVENTS_MAX: Final = 1024
+# How many different questions between two commits are answered from memory.
+KEPT_MAX: Final = 64
 _FORGOTTEN: Final = JournalEvent(0, "", "", "", "", 0, None)
 
 
@@ -30,7 +32,7 @@ class Share(NamedTuple):
 class Taken(NamedTuple):
     """What one go gave: events, how far it read, and the newest end of a commit in that, if any."""
 
-    events: list[JournalEvent]
+    events: Sequence[JournalEvent]
     read: int
     boundary: int | None
 
@@ -77,6 +79,8 @@ class Window:
         self._events: list[JournalEvent] = []
         self._sequences: list[int] = []
         self._forgotten = 0
+        # Followers that keep up ask for the same, one right after the other.
+        self._taken: dict[tuple[int, EventFilter, Share], Taken] = {}
 
     @property
     def bytes(self) -> int:
@@ -94,6 +98,7 @@ class Window:
 
     def append(self, events: Sequence[JournalEvent], end: int) -> None:
         """Takes whole commits, and forgets the oldest events beyond the bound."""
+        self._taken.clear()
         for event in events:
             self._events.append(event)
             self._sequences.append(event.sequence)
@@ -110,13 +115,26 @@ class Window:
 
     def begin_beyond(self, sequence: int) -> None:
         """Forgets everything; from now on only what follows a sequence is kept."""
+        self._taken.clear()
         self._events.clear()
         self._sequences.clear()
         self._bytes = self._forgotten = 0
         self.start = sequence
 
     def take(self, after: int, event_filter: EventFilter, share: Share) -> Taken:
-        """Takes wanted events after a sequence that is inside and not the end."""
+        """Takes wanted events after a sequence that is inside and not the end.
+
+        Whoever asks for the same before the next commit gets the same, which nobody may change.
+        """
+        asked = (after, event_filter, share)
+        taken = self._taken.get(asked)
+        if taken is None:
+            if len(self._taken) >= KEPT_MAX:
+                self._taken.clear()
+            taken = self._taken[asked] = self._take(after, event_filter, share)
+        return taken
+
+    def _take(self, after: int, event_filter: EventFilter, share: Share) -> Taken:
         first = bisect_right(self._sequences, after, lo=self._forgotten)
         if first == len(self._events):
             return Taken([], self.end, self.end)

@@ -10,7 +10,7 @@ import grpc
 
 from hub.adapters.subscriptions import StorageSubscriptions
 from hub.adapters.tail import StorageJournal
-from hub.api.event_service import EventService
+from hub.api.event_service import EventService, add_to_server
 from hub.core.events.fanout import Fanout
 from hub.core.routing.router import Router
 from hub.core.routing.routes import Routes
@@ -82,7 +82,7 @@ async def hub_before(storage_address, operations, **limits):
         server = make_server(
             message_bytes_max=100_000, default_timeout=20.0, concurrent_streams_max=100
         )
-        event_service_pb2_grpc.add_EventServiceServicer_to_server(service, server)
+        add_to_server(service, server)
         address = bind(server, "127.0.0.1:0")
         await server.start()
         try:
