@@ -144,6 +144,8 @@ class HubConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     event_message_bytes_max: Positive = 256 * 1024
     event_window_bytes_max: Positive = 16 * MEBIBYTE
     event_bytes_max: Positive = MEBIBYTE
+    # How long events may gather while telling all subscribers takes most of the hub's time.
+    event_gather_seconds_max: Seconds = 0.1
     journal_reads_max: Positive = 8
     tail_linger_seconds: Seconds = 10.0
     # The storage server says something at least every 5 seconds.

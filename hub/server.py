@@ -193,6 +193,7 @@ def _fanout(config: HubConfig, journal: Journal) -> Fanout:
         subscriber_bytes_max=config.subscriber_bytes_max,
         window_bytes_max=config.event_window_bytes_max,
         journal_reads_max=config.journal_reads_max,
+        gather_seconds_max=config.event_gather_seconds_max,
         heartbeat_seconds=config.heartbeat_seconds,
         linger_seconds=config.tail_linger_seconds,
         reconnect_seconds_min=config.reconnect_seconds_min,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hub.core.backoff import Backoff
+from hub.core.events.bursts import Pace
 from hub.core.events.event_filter import EventFilter
 from hub.core.events.heartbeat import HeartbeatClock
 from hub.core.events.journal import Journal, Position, Start
@@ -29,7 +30,8 @@ class FanoutLimits:
 
     `message_*` close a message at the end of a commit; `subscriber_bytes_max` bounds what one
     subscriber holds and, by that, the largest commit that is never sent in pieces. `window_*`
-    is for each database. `retry_seconds` is what a refused caller is told to wait.
+    is for each database. `gather_seconds_max` is how long events may gather while the hub has
+    more to tell than time for it. `retry_seconds` is what a refused caller is told to wait.
     """
 
     subscriptions_max: int
@@ -39,6 +41,7 @@ class FanoutLimits:
     subscriber_bytes_max: int
     window_bytes_max: int
     journal_reads_max: int
+    gather_seconds_max: float
     heartbeat_seconds: float
     linger_seconds: float
     reconnect_seconds_min: float
@@ -61,6 +64,7 @@ class Fanout:
         self._journal = journal
         self._limits = limits
         self._sleep = sleep
+        self._pace = Pace(clock, limits.gather_seconds_max)
         self._random = random
         self._open: set[Subscription] = set()
         self._by_service: Counter[str] = Counter()
@@ -188,6 +192,7 @@ class Fanout:
             self._journal,
             window_bytes_max=self._limits.window_bytes_max,
             retries=self._make_retries(),
+            pace=self._pace,
             sleep=self._sleep,
         )
 

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from contextvars import Context
 from typing import Final
 
-from hub.core.events.bursts import bursts
+from hub.core.events.bursts import Pace, bursts
 from hub.core.events.commits import CommitAssembler
 from hub.core.events.journal import Journal, JournalPage, Position
 from hub.core.events.parking import Follower, Parking
@@ -21,8 +21,6 @@ from messagehub.errors import (
     StorageUnavailable,
 )
 
-# To look whether another page is there costs about as much as to wake this many followers.
-FOLLOWERS_PER_LOOK: Final = 8
 LOST_POSITION: Final = (CursorExpired, CursorEpochChanged)
 
 _log = logging.getLogger(__name__)
@@ -48,6 +46,7 @@ class LiveTail:
         *,
         window_bytes_max: int,
         retries: Retries,
+        pace: Pace,
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self.database = database
@@ -61,6 +60,7 @@ class LiveTail:
         self._journal = journal
         self._window_bytes_max = window_bytes_max
         self._retries = retries
+        self._pace = pace
         self._sleep = sleep
         self._assembler = CommitAssembler()
         self._parked = Parking()
@@ -100,7 +100,7 @@ class LiveTail:
             try:
                 async with (
                     aclosing(self._journal.tail(self.database, after)) as pages,
-                    aclosing(bursts(pages, self._patience)) as gathered,
+                    aclosing(bursts(pages, self._pace)) as gathered,
                 ):
                     async for burst in gathered:
                         for page in burst:
@@ -118,9 +118,6 @@ class LiveTail:
                 self._lose_position(self.window)
                 continue
             await self._sleep(delay)
-
-    def _patience(self) -> int:
-        return len(self._parked) // FOLLOWERS_PER_LOOK
 
     def _take(self, page: JournalPage) -> None:
         if self.connected.is_set():

@@ -24,6 +24,7 @@ LIMITS = FanoutLimits(
     subscriber_bytes_max=20_000,
     window_bytes_max=5_000,
     journal_reads_max=2,
+    gather_seconds_max=0.1,
     heartbeat_seconds=10.0,
     linger_seconds=30.0,
     reconnect_seconds_min=1.0,
