@@ -25,9 +25,8 @@ from hub.core.events.subscription import Batch, Subscription
 from hub.core.routing.router import Draft, Router
 from hub.core.routing.routes import Routes
 from hub.core.subscriptions.named_subscriptions import NamedSubscriptions, Wanted
-from messagehub.errors import HubError, InvalidRoute
+from messagehub.errors import InvalidRoute
 from messagehub.serving.interceptor import time_left
-from messagehub.status import VALUE_BYTES_MAX
 from messagehub.v1 import event_service_pb2 as messages
 from messagehub.v1 import event_service_pb2_grpc
 from messagehub.v1.event_pb2 import Event
@@ -71,20 +70,13 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
         event_filter = event_filter_of(request)
         check_start(request)
         check_consumer(request)
-        try:
-            subscription = await self._subscription(request, event_filter)
-        except HubError as failure:
-            _drop_long_cursor(failure)
-            raise
+        subscription = await self._subscription(request, event_filter)
         try:
             if request.subscription and request.WhichOneof("start") != "cursor":
                 # Where a name goes on only its databases knew.
                 yield self._messages.encode(Batch((), subscription.cursor()))
             while (batch := await subscription.next_batch()) is not None:
                 yield self._messages.encode(batch)
-        except HubError as failure:
-            _drop_long_cursor(failure)
-            raise
         finally:
             subscription.close()
 
@@ -127,11 +119,7 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
         for database in positions:
             with _database_field("cursor"):
                 self._routes.resolve(service, database)
-        try:
-            await self._named.acknowledge(name, positions, seconds=time_left())
-        except HubError as failure:
-            _drop_long_cursor(failure)
-            raise
+        await self._named.acknowledge(name, positions, seconds=time_left())
         return messages.AcknowledgeEventsResponse(correlation_id=request.correlation_id)
 
     async def ListSubscriptions(
@@ -216,9 +204,3 @@ def _start(
         may_grow = ALL_DATABASES in request.databases
         return cursor.resume(request.cursor, databases, may_grow=may_grow)
     return Start.EARLIEST if given == "earliest" else Start.LATEST
-
-
-def _drop_long_cursor(failure: HubError) -> None:
-    """Removes an oldest cursor that an error detail would cut: a cut cursor is no cursor."""
-    if len(failure.metadata.get("oldest_cursor", "")) > VALUE_BYTES_MAX:
-        del failure.metadata["oldest_cursor"]

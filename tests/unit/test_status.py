@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from messagehub import errors, status
 from messagehub.errors import TABLE, HubError, Retry
-
-DETAILS_BYTES_MAX = 4096
+from messagehub.status import DETAILS_BYTES_MAX
 
 
 def every_kind() -> pytest.MarkDecorator:
@@ -72,13 +71,15 @@ ANY_TEXT = st.text(max_size=3000) | st.text(alphabet="\U0001f600\ud800\x00é", m
     message=ANY_TEXT,
     fields=st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=12),
     values=st.lists(ANY_TEXT, max_size=8),
+    cursor=ANY_TEXT,
     retry_after=st.none() | st.floats(min_value=0, max_value=1e9),
 )
 @example(
     kind=errors.InvalidRequest,
     message="é" * 10_000,
     fields={f"{n}" + "é" * 10_000: "é" * 10_000 for n in range(100)},
-    values=["é" * 10_000] * 4,
+    values=["é" * 10_000] * 3,
+    cursor="c" * 4000,
     retry_after=1e9,
 )
 def test_details_stay_below_4_kib_whatever_is_in_an_error(
@@ -86,15 +87,27 @@ def test_details_stay_below_4_kib_whatever_is_in_an_error(
     message: str,
     fields: dict[str, str],
     values: list[str],
+    cursor: str,
     retry_after: float | None,
 ) -> None:
     metadata = {f"fact_{number}": text for number, text in enumerate(values)}
+    metadata = {"oldest_cursor": cursor} | metadata
     error = kind(message, retry_after=retry_after, fields=fields, metadata=metadata)
     ((trailer, encoded),) = status.trailers(error)
     assert trailer == "grpc-status-details-bin"
     assert len(encoded) <= DETAILS_BYTES_MAX
     back = status.from_status(status_pb2.Status.FromString(encoded))
     assert type(back) is kind
+    whole = cursor.encode("utf-8", "replace").decode()
+    assert back.metadata.get("oldest_cursor", whole) == whole, "a cut cursor is no cursor"
+
+
+@pytest.mark.parametrize("kind", [errors.CursorExpired, errors.CursorEpochChanged])
+def test_a_cursor_that_leaves_room_for_all_else_is_whole(kind: type[HubError]) -> None:
+    error = kind("m" * 300, metadata={"database": "d" * 63, "oldest_cursor": "c" * 3300})
+    encoded = status.to_status(error)
+    assert encoded.ByteSize() <= DETAILS_BYTES_MAX
+    assert status.from_status(encoded).metadata == error.metadata
 
 
 def test_a_long_message_is_cut_between_characters_and_says_so() -> None:

@@ -2,7 +2,7 @@
 
 The servers and the client use the same two functions. gRPC sends the details in a trailer, and
 refuses trailers over a soft limit of 8 KiB at random (`grpc.max_metadata_size`), so everything
-here is cut to stay below 4 KiB.
+here is cut to stay below 4 KiB, or left out where half of it would be worth nothing.
 """
 
 from typing import Final, cast
@@ -31,6 +31,12 @@ VALUE_BYTES_MAX: Final = 256
 KEY_BYTES_MAX: Final = 64
 FIELDS_MAX: Final = 3
 METADATA_MAX: Final = 4
+DETAILS_BYTES_MAX: Final = 4096
+# A cursor over many databases is long, and a cut cursor is no cursor: it gets what room is left
+# beside all else, or is left out.
+WHOLE_VALUES: Final = frozenset({"oldest_cursor"})
+# What tags and lengths of protobuf add to one entry of metadata, at most.
+ENTRY_BYTES: Final = 32
 
 # What a status without our details means: it was made by gRPC itself, on the way or at the far end.
 _BARE_CODES: Final = {
@@ -55,9 +61,22 @@ def to_status(error: HubError) -> status_pb2.Status:
         code=code_pb2.Code.Value(error.code), message=_cut(error.message, MESSAGE_BYTES_MAX)
     )
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
-    for key, value in list(error.metadata.items())[:METADATA_MAX]:
-        info.metadata[_cut(key, KEY_BYTES_MAX)] = _cut(value, VALUE_BYTES_MAX)
+    metadata = list(error.metadata.items())[:METADATA_MAX]
+    for key, value in metadata:
+        if key not in WHOLE_VALUES:
+            info.metadata[_cut(key, KEY_BYTES_MAX)] = _cut(value, VALUE_BYTES_MAX)
     status.details.add().Pack(info)
+    _add_details(status, error)
+    for key, value in metadata:
+        whole = value.encode("utf-8", "replace")
+        room = DETAILS_BYTES_MAX - status.ByteSize() - len(key) - ENTRY_BYTES
+        if key in WHOLE_VALUES and len(whole) <= room:
+            info.metadata[key] = whole.decode()
+            status.details[0].Pack(info)
+    return status
+
+
+def _add_details(status: status_pb2.Status, error: HubError) -> None:
     if error.retry_after is not None:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromMilliseconds(max(0, round(error.retry_after * 1000)))
@@ -79,7 +98,6 @@ def to_status(error: HubError) -> status_pb2.Status:
                 field=_cut(field, VALUE_BYTES_MAX), description=_cut(description, VALUE_BYTES_MAX)
             )
         status.details.add().Pack(bad)
-    return status
 
 
 def _read_detail(error: HubError, detail: AnyMessage) -> None:

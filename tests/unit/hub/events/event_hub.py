@@ -57,7 +57,7 @@ def named_subscriptions(storage_channel, fanout):
 
 
 @asynccontextmanager
-async def hub_before(storage_address, operations, **limits):
+async def hub_before(storage_address, operations, services=SERVICES, grants=GRANTS, **limits):
     """A hub with nothing but events; gives its service and a stub."""
     settings = {"heartbeat_seconds": 0.1, "reconnect_seconds_min": 0.05, **limits}
     async with grpc.aio.insecure_channel(storage_address) as storage_channel:
@@ -68,7 +68,7 @@ async def hub_before(storage_address, operations, **limits):
             sleep=asyncio.sleep,
             random=random.random,
         )
-        routes = Routes(SERVICES, GRANTS)
+        routes = Routes(services, grants)
         status = StatusBoard(databases=routes.databases, changes_max=1, watchers_max=1)
         router = Router(routes=routes, operations=operations, storage=None, status=status)
         service = EventService(

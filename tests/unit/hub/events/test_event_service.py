@@ -274,10 +274,34 @@ async def test_a_cursor_of_another_epoch_is_refused_with_one_that_works(hub, mod
     stream.cancel()
 
 
-async def test_an_oldest_cursor_is_never_cut(hub, model):
-    model.databases[OWN].epoch = "x" * 300
-    old = cursor.encode({OWN: Position("0e0e", 1)})
-    with refused("FAILED_PRECONDITION", "CURSOR_EPOCH_CHANGED") as refusal:
-        await soon(subscribe(hub, cursor=old).read())
-    assert "oldest_cursor" not in refusal.metadata
-    assert "earliest" in refusal.message
+async def test_the_oldest_cursor_of_forty_databases_is_told_whole():
+    services = {f"service_{n}": f"a_database_with_a_long_name_{n}_db" for n in range(40)}
+    model = Model(*services.values())
+    for database in services.values():
+        for _ in range(3):
+            model.commit(database)
+    reader = next(iter(services))
+    async with (
+        serving(model) as address,
+        hub_before(address, Operations(), services, grants=None) as hub,
+    ):
+        stream = subscribe(hub, source_service=reader, databases=["*"], earliest=True)
+        _, seen = await events_of(stream, 3 * len(services))
+        stream.cancel()
+        beginning = {
+            name: Position(position.epoch, 0) for name, position in cursor.decode(seen).items()
+        }
+        assert len(beginning) == len(services)
+        for database in services.values():
+            model.trim(database, 2)
+        lost = cursor.encode(beginning)
+        for _ in services:
+            stream = subscribe(hub, source_service=reader, databases=["*"], cursor=lost)
+            with refused("OUT_OF_RANGE", "CURSOR_EXPIRED") as refusal:
+                await events_of(stream, len(services) + 1)
+            lost = refusal.metadata["oldest_cursor"]
+        found = {position.sequence for position in cursor.decode(lost).values()}
+        assert found <= {2, 3}
+        stream = subscribe(hub, source_service=reader, databases=["*"], cursor=lost)
+        assert (await first_of(stream)).cursor
+        stream.cancel()
