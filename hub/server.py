@@ -9,8 +9,8 @@ from typing import Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from hub.api.checks import RequestChecks
 from hub.api import event_service
+from hub.api.checks import RequestChecks
 from hub.api.event_service import EventService
 from hub.api.hub_service import HubService
 from hub.api.operation_requests import OperationRequests

@@ -25,6 +25,7 @@ from storage.core.database import Database, DatabaseLimits
 from storage.core.databases import Databases, Upkeep
 from storage.core.engine import Engine
 from storage.core.fair_queue import QueueLimits
+from storage.core.following import FollowLimits
 from storage.core.read_lanes import ReadLimits
 from storage.core.subscriptions import MICROSECONDS, LagLimits
 from storage.core.transactions.limits import TransactionLimits
@@ -142,9 +143,11 @@ def _database_limits(config: StorageConfig) -> DatabaseLimits:
         group_operations_max=config.group_operations_max,
         queries_max=config.queries_max,
         tail_bytes_max=config.tail_bytes_max,
-        tail_message_events_max=config.tail_message_events_max,
-        tail_message_bytes_max=config.tail_message_bytes_max,
-        tail_heartbeat_seconds=config.tail_heartbeat_seconds,
+        follow=FollowLimits(
+            config.tail_message_events_max,
+            config.tail_message_bytes_max,
+            config.tail_heartbeat_seconds,
+        ),
         reopen_seconds=config.reopen_seconds,
         transactions=TransactionLimits(
             seconds_max=config.transaction_seconds_max,

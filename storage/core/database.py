@@ -12,7 +12,7 @@ arrive while the database is opening wait for it, in order.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -35,6 +35,7 @@ from messagehub.v1.statement_pb2 import ResultSet
 from storage.core.engine import Access, Engine, EngineLost, Recorded
 from storage.core.extent import Extent, Place
 from storage.core.fair_queue import FairQueue, QueueLimits
+from storage.core.following import Following, FollowLimits
 from storage.core.operation import Applied, Operation, Position, ask
 from storage.core.read_lanes import ReadLanes, ReadLimits
 from storage.core.subscriptions import Change, Standing, Subscription
@@ -48,7 +49,7 @@ NANOSECONDS_PER_MICROSECOND: Final = 1000
 # How long upkeep waits for the write lane before it lets it be for this time.
 TRIM_WAIT_SECONDS: Final = 0.1
 
-Followed = AsyncGenerator[tuple[list[Event], Position], None]
+Followed = AsyncGenerator[tuple[Sequence[Event], Position], None]
 
 _log = logging.getLogger(__name__)
 
@@ -73,9 +74,7 @@ class DatabaseLimits:
     group_operations_max: int
     queries_max: int
     tail_bytes_max: int
-    tail_message_events_max: int
-    tail_message_bytes_max: int
-    tail_heartbeat_seconds: float
+    follow: FollowLimits
     reopen_seconds: float
     transactions: TransactionLimits
 
@@ -197,21 +196,18 @@ class Database:
     async def follow(self, epoch: str, after: int) -> Followed:
         """Streams the events after a position, then new ones; empty lists are heartbeats.
 
-        Raises `CursorEpochChanged` or `CursorExpired` if the position is not of this journal.
+        The position with them is the newest end of a commit up to there. Raises
+        `CursorEpochChanged` or `CursorExpired` if `after` is not of this journal.
         """
         position = await self.position()
         extent = Extent(self.name, position.epoch, position.oldest_sequence, position.sequence)
         extent.check(Place(epoch or position.epoch, after))
-        tail = self._tail
+        following = Following(self._tail, self._engine.journal, self._limits.follow)
         with self._use():
             yield [], replace(position, sequence=after)
-            while self.state is State.OPEN and self._tail is tail:
-                events = await self._events_after(after)
-                if events:
-                    after = events[-1].sequence
-                else:
-                    await self._more(after)
-                yield events, replace(self._position, sequence=after)
+            async with aclosing(following.parts(after)) as parts:
+                async for events, sequence in parts:
+                    yield events, replace(self._position, sequence=sequence)
         raise ShuttingDown("the database was closed: subscribe again", retry_after=1.0)
 
     async def change(
@@ -447,21 +443,3 @@ class Database:
         finally:
             self._uses -= 1
             self._used_at = self._loop.time()
-
-    async def _events_after(self, after: int) -> list[Event]:
-        limit = self._limits.tail_message_events_max
-        events = self._tail.after(after, limit, self._limits.tail_message_bytes_max)
-        if events is None:
-            events = await self._engine.journal(after, limit)
-            # A commit that is not announced yet is no position yet: whoever came back with it
-            # would be told that it is not from this data.
-            events = [event for event in events if event.sequence <= self._tail.sequence]
-        return events
-
-    async def _more(self, after: int) -> None:
-        try:
-            async with asyncio.timeout(self._limits.tail_heartbeat_seconds):
-                while self._tail.sequence <= after and self.state is State.OPEN:
-                    await self._tail.more()
-        except TimeoutError:
-            return

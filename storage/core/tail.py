@@ -22,6 +22,7 @@ class Tail:
         self._window_start = sequence
         self._bell = asyncio.Event()
         self.sequence = sequence
+        self.ended = False
 
     def append(self, events: list[Event], sequence: int) -> None:
         """Takes the events of a commit, which end at `sequence`, and rings the bell."""
@@ -59,4 +60,5 @@ class Tail:
 
     def end(self) -> None:
         """Wakes every follower; there will be no more."""
+        self.ended = True
         self._bell.set()

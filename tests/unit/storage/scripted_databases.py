@@ -5,6 +5,7 @@ from typing import Any, Final
 from storage.core.database import Database, DatabaseLimits, State
 from storage.core.databases import Databases, Upkeep
 from storage.core.fair_queue import QueueLimits
+from storage.core.following import FollowLimits
 from storage.core.read_lanes import ReadLimits
 from storage.core.transactions.limits import TransactionLimits
 from tests.unit.storage.scripted_engine import Caller, Disk
@@ -27,9 +28,7 @@ def limits(**more: Any) -> DatabaseLimits:
         "group_operations_max": 100,
         "queries_max": 2,
         "tail_bytes_max": 100_000,
-        "tail_message_events_max": 4,
-        "tail_message_bytes_max": 100_000,
-        "tail_heartbeat_seconds": 1e6,
+        "follow": FollowLimits(4, 100_000, 1e6),
         "reopen_seconds": 1e6,
         "transactions": TRANSACTION_LIMITS,
     }

@@ -1,7 +1,8 @@
 """A storage server's journals as a test writes them, behind the port and behind real gRPC.
 
 One model, two faces: `ModelJournal` is the core's port without sockets, `ModelTail` the `Tail`
-RPC. Commits, restores, trims and outages are calls on the model.
+RPC. Commits, restores, trims and outages are calls on the model; where a message ends is the
+storage server's own rule.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from messagehub.status import trailers
 from messagehub.storage.v1 import storage_service_pb2 as storage
 from messagehub.storage.v1 import storage_service_pb2_grpc as storage_grpc
 from messagehub.v1.event_pb2 import Event
+from storage.core.following import whole_commits
 
 WRITTEN = "storage.operation_completed"
 
@@ -185,14 +187,16 @@ class Model:
             self.check_position(journal, *after)
             at = after.sequence
         epoch = journal.epoch
+        boundary = at
         yield epoch, [], at, journal.oldest
         while True:
             bell = journal.bell
             self.check()
             self.check_position(journal, epoch, at)
-            if events := journal.after(at)[: self.page_events]:
+            if found := journal.after(at)[: self.page_events]:
+                events, boundary = whole_commits(found, boundary, journal.sequence)
                 at = events[-1].sequence
-                yield epoch, events, journal.boundary(at), journal.oldest
+                yield epoch, list(events), boundary, journal.oldest
             else:
                 await bell.wait()
 

@@ -327,12 +327,17 @@ class TailResponse(_message.Message):
     epoch: _builtins.str
     """The epoch of the journal."""
     sequence: _builtins.int
-    """The position after these events."""
+    """The newest position up to here that is known to be the end of a commit, so that
+    what follows it may be asked for without splitting a transaction. It stays
+    behind the events of a commit that comes in several messages.
+    """
     oldest_sequence: _builtins.int
     """The oldest position that `after_sequence` may name."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
-        """The events, in the order of their sequence; none = a heartbeat."""
+        """The events, in the order of their sequence; none = a heartbeat. They end with a
+        commit; only one that is larger than a message comes in several.
+        """
 
     def __init__(
         self,
