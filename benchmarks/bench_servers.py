@@ -58,8 +58,9 @@ class RunningHub:
 
 
 @asynccontextmanager
-async def hub_and_storage() -> AsyncGenerator[RunningHub, None]:
+async def hub_and_storage(**hub_settings: int | float) -> AsyncGenerator[RunningHub, None]:
     """Runs a storage server and a hub as processes; gives the hub."""
+    settings = {f"MESSAGEHUB_HUB_{name.upper()}": str(v) for name, v in hub_settings.items()}
     storage, hub = free_address(), free_address()
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".benchmark-") as directory:
         commands = (
@@ -67,7 +68,9 @@ async def hub_and_storage() -> AsyncGenerator[RunningHub, None]:
             ["-m", "hub", "--data-dir", directory, "--listen", hub, "--storage", storage],
         )
         processes = [
-            subprocess.Popen([sys.executable, *command, "--log-level", "error"])
+            subprocess.Popen(
+                [sys.executable, *command, "--log-level", "error"], env={**os.environ, **settings}
+            )
             for command in commands
         ]
         try:

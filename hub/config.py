@@ -93,7 +93,7 @@ class HubConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     # Delivery: what is claimed at once for one service and database, and how it is tried. An
     # attempt must be longer than `write_seconds_max` of the storage servers.
-    delivery_batch_operations_max: Positive = 32
+    delivery_batch_operations_max: Positive = 128
     delivery_batch_bytes_max: Positive = 4 * MEBIBYTE
     delivery_attempt_seconds: Seconds = 30.0
     delivery_setbacks_max: Positive = 5

@@ -9,7 +9,8 @@ from typing import Any, Final
 from hub.adapters.inbox.store import InboxStore
 from hub.adapters.journal_reach import JournalReach
 from hub.config import HubConfig
-from hub.core.delivery.delivery import Delivery, DeliveryLimits
+from hub.core.delivery.delivery import Delivery
+from hub.core.delivery.dispatch import DeliveryLimits
 from hub.core.delivery.inbox import Inbox, InboxLimits
 from hub.core.delivery.submissions import Submissions
 from hub.core.events.journal import Journal
@@ -86,8 +87,11 @@ def _inbox_limits(config: HubConfig) -> InboxLimits:
         keep_seconds=config.inbox_keep_seconds,
         kept_operations_max=config.inbox_kept_operations_max,
         kept_bytes_max=config.inbox_kept_bytes_max,
-        claim_operations_max=config.delivery_batch_operations_max,
-        claim_bytes_max=config.delivery_batch_bytes_max,
+        # A batch that the exchange has no room for would never leave.
+        claim_operations_max=min(
+            config.delivery_batch_operations_max, config.pending_operations_max
+        ),
+        claim_bytes_max=min(config.delivery_batch_bytes_max, config.pending_bytes_max),
         sweep_seconds=config.inbox_sweep_seconds,
         retry_seconds=config.inbox_retry_seconds,
     )

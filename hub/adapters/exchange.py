@@ -253,6 +253,7 @@ def _add(frame: storage.ExchangeRequest, number: int, operation: Operation, seco
         timeout_ms=max(1, int(seconds * WORKING_SHARE * MILLISECONDS)),
         read_only=operation.read_only,
         submitted=operation.submitted,
+        follows=operation.follows,
     )
     if isinstance(operation.content, Statement):
         added.statement.CopyFrom(operation.content)

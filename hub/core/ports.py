@@ -9,7 +9,8 @@ from messagehub.errors import HubError
 class Operation(NamedTuple):
     """One operation for one database; `content` is a statement or an event.
 
-    `submitted` = it came through the inbox: it is recorded also if it only reads.
+    `submitted` = it came through the inbox: it is recorded also if it only reads. `follows` is the
+    request id of the operation that must have an outcome first, empty = none.
     """
 
     database: str
@@ -19,6 +20,7 @@ class Operation(NamedTuple):
     request_id: str
     content: Any
     submitted: bool = False
+    follows: str = ""
 
 
 class Outcome(Protocol):

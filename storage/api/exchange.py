@@ -96,6 +96,7 @@ class Exchange:
             event=request.event if is_event else None,
             read_only=request.read_only,
             submitted=request.submitted,
+            follows=request.follows,
             size_bytes=request.ByteSize(),
         )
         self._running[request.number] = operation

@@ -12,7 +12,9 @@ is given, `replayed`; or `RequestIdReused` if its content differs. Failures that
 by themselves are recorded too; transient ones (deadline, limits, full disk) are not.
 
 **Order.** Operations of a group take effect in the order of the group; sequences grow in that
-order, and none is used twice within an epoch.
+order, and none is used twice within an epoch. One that follows another is run only if the journal,
+with what this commit adds to it, has the request id of that other; else it is `PredecessorMissing`
+and leaves nothing. One that is recorded itself is replayed all the same.
 
 **Interruption.** A statement whose operation is overdue or cancelled ends within 100 ms, and the
 connection stays usable.

@@ -40,9 +40,9 @@ class Operation:
 
     A change of a named `subscription` comes the same way, so that it shares the commit of what is
     being written; it leaves no journal entry. So do a whole `transaction` of this one database, and
-    the end of one that is rolled back. A `submitted` operation is recorded even if it only
-    reads. `deadline` is a time of the loop's clock. `cancelled` may be set from the loop while a
-    thread runs the operation.
+    the end of one that is rolled back. A `submitted` operation is recorded even if it only reads.
+    One that `follows` a request id is not run before the journal has that. `deadline` is a time of
+    the loop's clock. `cancelled` may be set from the loop while a thread runs the operation.
     """
 
     source_service: str
@@ -56,6 +56,7 @@ class Operation:
     transaction: "Whole | Ending | None" = None
     read_only: bool = False
     submitted: bool = False
+    follows: str = ""
     size_bytes: int = 0
     cancelled: bool = False
 

@@ -58,6 +58,7 @@ _RECORDED: Final = (
     f"SELECT sequence, fingerprint, time_us, record FROM {RESERVED_PREFIX}journal"
     " WHERE request_id = ?"
 )
+_HAS: Final = f"SELECT 1 FROM {RESERVED_PREFIX}journal WHERE request_id = ?"
 # One statement is one snapshot: entries that are forgotten meanwhile cannot be skipped unseen.
 _AFTER: Final = (
     "SELECT sequence, request_id, time_us, record,"
@@ -243,6 +244,12 @@ def find(raw: sqlite3.Connection, request_id: bytes) -> Entry | None:
         if row is None:
             return None
         return Entry(row[0], request_id, row[1], row[2], JournalRecord.FromString(row[3]))
+
+
+def has(raw: sqlite3.Connection, request_id: bytes) -> bool:
+    """True if there is a line of a request id."""
+    with _as_left():
+        return raw.execute(_HAS, (request_id,)).fetchone() is not None
 
 
 def recorded(raw: sqlite3.Connection, request_id: str) -> Recorded | None:

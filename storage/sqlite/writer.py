@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from messagehub.errors import Cancelled, DeadlineExceeded, HubError
+from messagehub.errors import Cancelled, DeadlineExceeded, HubError, PredecessorMissing
 from messagehub.v1.statement_pb2 import ResultSet
 from storage.core.operation import Applied, Operation, Outcome
 from storage.core.subscriptions import Change
@@ -212,6 +212,7 @@ class Writer:
             known = self._known(attempt, operation)
             if known is not None:
                 return known
+            self._check_predecessor(attempt, operation)
             self._runner.begin(operation, self._runner.limits.write_seconds_max)
             if operation.transaction is not None:
                 return self._transact(attempt, operation)
@@ -263,6 +264,24 @@ class Writer:
         if known is None:
             return None
         return journal.replay(known, operation, self.epoch, self._database)
+
+    def _check_predecessor(self, attempt: _Attempt, operation: Operation) -> None:
+        """Raises `PredecessorMissing` unless what the operation follows has an outcome.
+
+        The journal is asked within the transaction, so that both become durable or neither does.
+        """
+        key = journal.id_bytes(operation.follows)
+        if key is None or key in attempt.by_id:
+            return
+        try:
+            found = journal.has(self._raw, key)
+        except sqlite3.Error as failure:
+            raise failures.verify(failure) from failure
+        if not found:
+            raise PredecessorMissing(
+                f"{self._database} has no record of {operation.follows}, which comes before this "
+                "operation: send them again, in their order"
+            )
 
     def _line(self, attempt: _Attempt, request_id: str) -> journal.Entry | None:
         key = journal.id_bytes(request_id)

@@ -109,17 +109,23 @@ class InboxStore:
         )
 
     async def postpone(
-        self, untried: Sequence[Entry], tried: Entry | None, *, setback: bool, now_us: int
+        self, untried: Sequence[Entry], tried: Sequence[Entry], *, setback: bool, now_us: int
     ) -> None:
         """See the port."""
         await self._commits.change(
             lambda raw: table.postpone(raw, untried, tried, setback=setback, now_us=now_us)
         )
 
-    async def finish(self, entry: Entry, ending: Ending, *, now_us: int) -> Sequence[Entry]:
+    async def finish(
+        self, ended: Sequence[tuple[Entry, Ending]], *, now_us: int
+    ) -> Sequence[Entry]:
         """See the port."""
         return await self._commits.change(
-            lambda raw: table.finish(raw, entry, ending, now_us=now_us)
+            lambda raw: [
+                announced
+                for entry, ending in ended
+                for announced in table.finish(raw, entry, ending, now_us=now_us)
+            ]
         )
 
     async def sweep(self, sweep: Sweep, *, now_us: int) -> Swept:

@@ -213,7 +213,7 @@ def claim(
 def postpone(
     raw: sqlite3.Connection,
     untried: Sequence[Entry],
-    tried: Entry | None,
+    tried: Sequence[Entry],
     *,
     setback: bool,
     now_us: int,
@@ -224,12 +224,11 @@ def postpone(
         f" AND state = {RUNNING}",
         [(now_us, one.position) for one in untried],
     )
-    if tried is not None:
-        raw.execute(
-            "UPDATE operations SET attempts = attempts + 1, setbacks = setbacks + ?"
-            f" WHERE position = ? AND state = {RUNNING}",
-            (int(setback), tried.position),
-        )
+    raw.executemany(
+        "UPDATE operations SET attempts = attempts + 1, setbacks = setbacks + ?"
+        f" WHERE position = ? AND state = {RUNNING}",
+        [(int(setback and place == 0), one.position) for place, one in enumerate(tried)],
+    )
 
 
 def finish(raw: sqlite3.Connection, running: Entry, ending: Ending, *, now_us: int) -> list[Entry]:

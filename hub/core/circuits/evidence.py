@@ -11,6 +11,7 @@ from messagehub.errors import (
     DeadlineExceeded,
     HubError,
     InternalError,
+    PredecessorMissing,
     QueueFull,
     ShuttingDown,
     StorageFull,
@@ -27,11 +28,13 @@ class Evidence(Enum):
 
 
 _FAILURES: Final = (StorageUnavailable, DatabaseUnavailable, DatabaseCorrupt, InternalError)
-# Full queues and disks, and ends that somebody wanted: nothing is broken, nothing is proven.
+# Full queues and disks, ends that somebody wanted, and what was not begun because of another
+# operation: nothing is broken, nothing is proven.
 _NO_EVIDENCE: Final = (
     CircuitOpen,
     Cancelled,
     DeadlineExceeded,
+    PredecessorMissing,
     QueueFull,
     ShuttingDown,
     StorageFull,

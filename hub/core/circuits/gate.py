@@ -5,13 +5,14 @@ from collections.abc import Awaitable, Callable
 
 
 class Gate:
-    """Open until somebody says otherwise."""
+    """Open until somebody says otherwise; `openings` counts how often it opened after that."""
 
     def __init__(self, sleep: Callable[[float], Awaitable[None]]) -> None:
         self._sleep = sleep
         self._open = asyncio.Event()
         self._open.set()
         self._opened = asyncio.Event()
+        self.openings = 0
 
     @property
     def is_open(self) -> bool:
@@ -24,6 +25,7 @@ class Gate:
             self._open.clear()
         elif not self.is_open:
             self._open.set()
+            self.openings += 1
             self._opened.set()
             self._opened = asyncio.Event()
 
@@ -31,8 +33,13 @@ class Gate:
         """Returns once it is open."""
         await self._open.wait()
 
-    async def rest(self, seconds: float) -> None:
-        """Returns after a while, or as soon as it opens after it was closed."""
+    async def rest(self, seconds: float, openings: int) -> None:
+        """Returns after a while, or as soon as it has opened more than `openings` times.
+
+        What somebody rests from may lie a moment back, and it may have opened meanwhile.
+        """
+        if self.openings > openings:
+            return
         waits = {
             asyncio.ensure_future(self._sleep(seconds)),
             asyncio.ensure_future(self._opened.wait()),

@@ -71,11 +71,13 @@ class Guard:
         """Gives one outcome or error for each operation; see `hub.core.ports.Operations`.
 
         Operations of several databases are not sent again here: those of a sound one would wait
-        for those of another.
+        for those of another. Nor is what comes from the inbox: its delivery does it, and must not
+        use up the budget of those who wait for an answer.
         """
         deadline = self._clock() + seconds
         outcomes, shaken = await self._attempt(operations, seconds, deadline)
-        if shaken and len({operation.database for operation in operations}) == 1:
+        waited_for = not operations[0].submitted
+        if shaken and waited_for and len({one.database for one in operations}) == 1:
             return await self._run_again(operations, outcomes, deadline)
         return outcomes
 

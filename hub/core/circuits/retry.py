@@ -14,6 +14,7 @@ from messagehub.errors import (
     CircuitOpen,
     DatabaseUnavailable,
     HubError,
+    PredecessorMissing,
     QueueFull,
     ShuttingDown,
     StorageUnavailable,
@@ -23,7 +24,7 @@ Answer = TypeVar("Answer")
 
 _PASSING: Final = (StorageUnavailable, DatabaseUnavailable, ShuttingDown)
 # What only says that this attempt was not even begun.
-_NOT_BEGUN: Final = (CircuitOpen, QueueFull)
+_NOT_BEGUN: Final = (CircuitOpen, PredecessorMissing, QueueFull)
 # A failure with this in its metadata came after the operation had left: it may have been executed.
 UNKNOWN_OUTCOME: Final = "request_id"
 

@@ -25,80 +25,41 @@ still reaches back to the first attempt. If it does not, the operation fails, an
 outcome cannot be known.
 
 **Cancelled means never executed.** A claim makes operations RUNNING on disk before the first can
-leave, and the inbox writes one change at a time. So a cancellation comes before the claim, and then
-the operation never leaves, or after it, and is refused; a crash changes nothing about either. While
-a database cannot be used nothing is claimed, and what was claimed but not sent goes back to QUEUED.
+leave, and the inbox writes one change at a time. So a cancellation comes before the claim, and
+then the operation never leaves, or after it, and is refused; a crash changes nothing about either.
+While a database cannot be used nothing is claimed, and what was claimed but not begun goes back to
+QUEUED.
 
-**Order.** One operation of a queue is on its way at a time. Writes of one caller keep their order
-in the storage server, but with several on their way one could fail for a passing reason (its time
-was over, a queue was full) and those behind it would be executed before it. Only the storage
-server could stop them, so here the next one waits for the outcome. What cannot be reordered is
-shared: operations of different queues travel in the same frames and commit together, claims are
-made for several operations at once, and an outcome is recorded while the next operation is sent.
+**Order.** The head of a queue is the first operation that has not ended. A batch begins with it,
+and each operation behind it names the one before it, which the storage server wants to find in its
+journal first (`Operation.follows`). So every copy that was ever sent either began a batch, and then
+all before it had ended for good, or is executed only after the one that it names has an outcome. No
+transient failure, lost answer, late copy, crash or failover lets one overtake another. What is
+refused for that reason left nothing; it goes with the next batch.
 
 **Failures.** See `hub.core.delivery.verdict`. What passes is tried again, after a delay that grows
-with jitter, until the operation is too old; while a circuit is open nothing is tried, and its trial lets
-the queues flow again. What is permanent ends the operation as FAILED and the queue goes on with
-the next one: a queue that stops would make one bad statement an outage of its service. Whoever
-needs "all or nothing after a failure" wants a transaction. A failure that the journal does not
-tell of (the operation never ran) is announced by an event of the inbox's own.
+with jitter, until the operation is too old; while a circuit is open nothing is tried, and its trial
+lets the queues flow again. What is permanent ends the operation as FAILED and the queue goes on
+with the next one: a queue that stops would make one bad statement an outage of its service.
+Whoever needs "all or nothing after a failure" wants a transaction. A failure that the journal does
+not tell of (the operation never ran) is announced by an event of the inbox's own.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
 
 from hub.core.backoff import Backoff
 from hub.core.circuits.gate import Gate
-from hub.core.delivery.entries import HUB, Ending, Entry, Queue, State
-from hub.core.delivery.inbox import MICROSECONDS, Inbox
-from hub.core.delivery.verdict import Verdict, judge
-from hub.core.ports import Operation, Outcome, Storage
+from hub.core.delivery.dispatch import Again, DeliveryLimits, Destination, Dispatch, Reach
+from hub.core.delivery.entries import Ending, Entry, Queue, State
+from hub.core.delivery.inbox import Inbox
+from hub.core.delivery.verdict import Verdict
+from hub.core.ports import Storage
 from hub.core.routing.routes import Routes
-from messagehub.errors import CircuitOpen, DeadlineExceeded, HubError, RequestIdReused
-
-# How far the clocks of hub and storage servers may be apart.
-CLOCKS_APART_US: Final = 60 * MICROSECONDS
+from messagehub.errors import CircuitOpen, HubError, PredecessorMissing
 
 _log = logging.getLogger(__name__)
-
-
-class Destination(Protocol):
-    """Where operations are delivered to."""
-
-    async def deliver(self, operation: Operation, seconds: float) -> Outcome:
-        """Executes an operation; raises the `HubError` that it ended with."""
-
-
-class Reach(Protocol):
-    """How far back the journals reach."""
-
-    async def reaches(self, database: str, time_us: int) -> bool:
-        """True if the journal still has everything since a time; raises a `HubError`."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeliveryLimits:
-    """The bounds of the delivery; see `HubConfig` for defaults.
-
-    `attempt_seconds` bounds one attempt; it must be longer than a storage server lets a statement
-    run, so that it is the storage server that says that one takes too long. `setbacks_max` is how
-    often it may say so before the operation has failed.
-    """
-
-    attempt_seconds: float
-    setbacks_max: int
-    retry_seconds_min: float
-    retry_seconds_max: float
-
-
-class _Again(NamedTuple):
-    """An attempt that decided nothing."""
-
-    failure: HubError
-    verdict: Verdict
 
 
 class Delivery:
@@ -122,11 +83,15 @@ class Delivery:
     ) -> None:
         self._inbox = inbox
         self._limits = limits
-        self._destination = destination
-        self._storage = storage
-        self._reach = reach
-        self._routes = routes
-        self._clock = clock
+        self._dispatch = Dispatch(
+            inbox,
+            limits,
+            destination=destination,
+            storage=storage,
+            reach=reach,
+            routes=routes,
+            clock=clock,
+        )
         self._sleep = sleep
         self._random = random
         self._gates = {database: Gate(sleep) for database in routes.databases}
@@ -169,20 +134,17 @@ class Delivery:
 
     async def _drain(self, queue: Queue) -> None:
         gate = self._gates.get(queue.database) or Gate(self._sleep)
-        backoff = Backoff(
-            seconds_min=self._limits.retry_seconds_min,
-            seconds_max=self._limits.retry_seconds_max,
-            random=self._random,
-        )
+        backoff = self._backoff()
         while not self._stopping:
             await gate.wait()
+            openings = gate.openings
             self._woken.discard(queue)
             self._busy.add(queue)
             try:
                 batch = await self._inbox.claim(queue)
                 if not batch and queue not in self._woken:
                     return
-                delay = await self._deliver_all(batch, gate, backoff)
+                delay = await self._deliver(batch, gate, backoff)
             except HubError as failure:
                 _log.warning("the inbox cannot be used", extra={"detail": failure.message})
                 delay = backoff.next()
@@ -192,44 +154,54 @@ class Delivery:
             finally:
                 self._busy.discard(queue)
             if delay and not self._stopping:
-                await gate.rest(delay)
+                await gate.rest(delay, openings)
 
-    async def _deliver_all(self, batch: Sequence[Entry], gate: Gate, backoff: Backoff) -> float:
-        """Delivers claimed operations one after the other; gives the delay before the next claim.
+    async def _deliver(self, left: Sequence[Entry], gate: Gate, backoff: Backoff) -> float:
+        """Delivers claimed operations; gives the delay before the next claim.
 
-        Ends early when one has to wait: those behind it go back.
+        Ends early when some have to wait; what was not begun goes back then.
         """
-        recording: asyncio.Task[None] | None = None
-        try:
-            for place, entry in enumerate(batch):
-                if self._stopping or not gate.is_open:
-                    await self._put_back(batch[place:])
-                    break
-                done = await self._attempt(entry)
-                if isinstance(done, _Again):
-                    await self._put_back(batch[place:], done)
-                    return self._delay(entry, done, backoff)
+        while left:
+            if self._stopping or not gate.is_open:
+                await self._put_back(left, ())
+                break
+            results = await self._dispatch.attempt(left)
+            ended = [(e, r) for e, r in zip(left, results, strict=False) if isinstance(r, Ending)]
+            if ended:
                 backoff.reset()
-                if recording is not None:
-                    await recording
-                recording = asyncio.create_task(self._record(entry, done))
-        finally:
-            if recording is not None:
-                await recording
+                await self._record(ended)
+            if len(ended) < len(results):
+                await self._put_back(left, results)
+                return self._delay(left, results, backoff)
+            left = left[len(results) :]
         return 0.0
 
-    async def _put_back(self, left: Sequence[Entry], again: _Again | None = None) -> None:
-        """What never left becomes QUEUED again; what may have left stays RUNNING."""
-        tried = None
-        if again is not None and again.verdict is not Verdict.REFUSED:
-            tried, left = left[0], left[1:]
-        untried = [entry for entry in left if entry.state is State.QUEUED]
-        if untried or tried is not None:
-            setback = again is not None and again.verdict is Verdict.SETBACK
+    async def _put_back(self, left: Sequence[Entry], results: Sequence[Ending | Again]) -> None:
+        """What was never begun becomes QUEUED again; what may have been done stays RUNNING."""
+        untried = [entry for entry in left[len(results) :] if entry.state is State.QUEUED]
+        tried: list[Entry] = []
+        setback = False
+        for entry, result in zip(left, results, strict=False):
+            if isinstance(result, Ending):
+                continue
+            if result.verdict is not Verdict.REFUSED:
+                tried.append(entry)
+                # Only the head can have one, and it is the first that was tried.
+                setback = setback or result.verdict is Verdict.SETBACK
+            elif entry.state is State.QUEUED:
+                untried.append(entry)
+        if untried or tried:
             await self._inbox.postpone(untried, tried, setback=setback)
 
-    def _delay(self, entry: Entry, again: _Again, backoff: Backoff) -> float:
-        failure = again.failure
+    def _delay(
+        self, left: Sequence[Entry], results: Sequence[Ending | Again], backoff: Backoff
+    ) -> float:
+        """Gives the seconds until the first operation that waits is tried again."""
+        waiting = ((e, r) for e, r in zip(left, results, strict=False) if isinstance(r, Again))
+        entry, (failure, _) = next(waiting)
+        if isinstance(failure, PredecessorMissing):
+            # All before it have ended, so nothing is in its way as the head of the next batch.
+            return 0.0
         seconds = backoff.next()
         if failure.retry_after is not None:
             # The next trial of a circuit is not to be missed.
@@ -248,125 +220,36 @@ class Delivery:
         )
         return seconds
 
-    async def _attempt(self, entry: Entry) -> Ending | _Again:
-        try:
-            obstacle = await self._obstacle(entry)
-            if obstacle is not None:
-                return await self._fail(entry, obstacle, sent=entry.state is State.RUNNING)
-        except HubError as failure:
-            # A question about the operation has no answer yet; it was not sent.
-            return _Again(failure, Verdict.REFUSED)
-        return await self._send(entry)
-
-    async def _obstacle(self, entry: Entry) -> HubError | None:
-        """Why an operation must not be sent; None if it may."""
-        if (stale := self._inbox.too_old(entry)) is not None:
-            return stale
-        owner, database = entry.queue
-        # The configuration may have changed since it was accepted.
-        try:
-            if owner != HUB:
-                self._routes.resolve_writable(owner, database)
-            else:
-                self._routes.check_database(database)
-        except HubError as refusal:
-            return refusal
-        if entry.state is State.RUNNING and not await self._remembers(entry):
-            return _forgotten(entry)
-        return None
-
-    async def _send(self, entry: Entry) -> Ending | _Again:
-        operation = Operation(
-            database=entry.queue.database,
-            read_only=False,
-            source_service=entry.source_service,
-            correlation_id=entry.correlation_id,
-            request_id=entry.request_id,
-            content=entry.content,
-            submitted=entry.queue.owner != HUB,
-        )
-        began = self._clock()
-        try:
-            outcome = await self._destination.deliver(operation, self._limits.attempt_seconds)
-        except HubError as failure:
-            answered = self._clock() - began < self._limits.attempt_seconds
-            verdict = judge(failure, answered=answered)
-            often = verdict is Verdict.SETBACK and entry.setbacks + 1 >= self._limits.setbacks_max
-            if verdict is not Verdict.FINAL and not often:
-                return _Again(failure, verdict)
-            try:
-                return await self._fail(entry, failure, sent=True)
-            except HubError as silence:
-                return _Again(silence, Verdict.LATER)
-        return Ending(
-            State.COMPLETED,
-            result=outcome.result,
-            sequence=outcome.sequence,
-            attempts=entry.attempts + 1,
-        )
-
-    async def _fail(self, entry: Entry, error: HubError, *, sent: bool) -> Ending:
-        """Gives the ending of an operation that cannot succeed any more.
-
-        If it was ever sent, the journal has the last word. Raises a `HubError` if that cannot be
-        had.
-        """
-        attempts = entry.attempts + int(sent)
-        known = entry.queue.database in self._routes.databases
-        if sent and known and not isinstance(error, RequestIdReused):
-            recorded = await self._storage.look_up(
-                entry.queue.database,
-                entry.request_id,
-                correlation_id=entry.correlation_id,
-                seconds=self._limits.attempt_seconds,
-            )
-            if recorded is not None and recorded.source_service == entry.source_service:
-                state = State.COMPLETED if recorded.error is None else State.FAILED
-                return Ending(state, recorded.result, recorded.error, recorded.sequence, attempts)
-            if entry.state is State.RUNNING and not await self._remembers(entry):
-                error = _forgotten(entry)
-        announced = known and entry.queue.owner != HUB
-        return Ending(State.FAILED, error=error, attempts=attempts, announced=announced)
-
-    async def _remembers(self, entry: Entry) -> bool:
-        """True if the journal still knows about an operation that may have been executed."""
-        since = entry.update_time_us - CLOCKS_APART_US
-        return await self._reach.reaches(entry.queue.database, since)
-
-    async def _record(self, entry: Entry, ending: Ending) -> None:
-        """Records an ending, however often it takes; without it the operation is sent again."""
-        backoff = Backoff(
-            seconds_min=self._limits.retry_seconds_min,
-            seconds_max=self._limits.retry_seconds_max,
-            random=self._random,
-        )
-        if ending.error is not None:
-            _log.warning(
-                "a submitted operation failed",
-                extra={
-                    "correlation_id": entry.correlation_id,
-                    "request_id": entry.request_id,
-                    "service": entry.source_service,
-                    "database": entry.queue.database,
-                    "reason": ending.error.reason,
-                    "detail": ending.error.message,
-                },
-            )
+    async def _record(self, ended: Sequence[tuple[Entry, Ending]]) -> None:
+        """Records endings, however often it takes; without them the operations are sent again."""
+        backoff = self._backoff()
+        for entry, ending in ended:
+            if ending.error is not None:
+                _log.warning(
+                    "a submitted operation failed",
+                    extra={
+                        "correlation_id": entry.correlation_id,
+                        "request_id": entry.request_id,
+                        "service": entry.source_service,
+                        "database": entry.queue.database,
+                        "reason": ending.error.reason,
+                        "detail": ending.error.message,
+                    },
+                )
         while True:
             try:
-                await self._inbox.finish(entry, ending)
+                await self._inbox.finish(ended)
             except HubError as failure:
-                _log.warning("an outcome cannot be recorded", extra={"detail": failure.message})
+                _log.warning("outcomes cannot be recorded", extra={"detail": failure.message})
             else:
                 return
             if self._stopping:
                 return
             await self._sleep(backoff.next())
 
-
-def _forgotten(entry: Entry) -> DeadlineExceeded:
-    return DeadlineExceeded(
-        f"the operation may have been executed, and the journal of {entry.queue.database} does not "
-        "reach back far enough any more to tell: look at the data before you submit it again",
-        metadata={"outcome": "unknown"},
-    )
+    def _backoff(self) -> Backoff:
+        return Backoff(
+            seconds_min=self._limits.retry_seconds_min,
+            seconds_max=self._limits.retry_seconds_max,
+            random=self._random,
+        )

@@ -194,12 +194,17 @@ class Deliveries(Protocol):
         """
 
     async def postpone(
-        self, untried: Sequence[Entry], tried: Entry | None, *, setback: bool, now_us: int
+        self, untried: Sequence[Entry], tried: Sequence[Entry], *, setback: bool, now_us: int
     ) -> None:
-        """Makes `untried`, which never left, QUEUED again, and counts an attempt of `tried`."""
+        """Makes `untried`, which was never begun, QUEUED again, and counts an attempt of `tried`.
 
-    async def finish(self, entry: Entry, ending: Ending, *, now_us: int) -> Sequence[Entry]:
-        """Records how a RUNNING operation ended; gives the event that announces it, if any.
+        `setback` is held against the first of `tried`.
+        """
+
+    async def finish(
+        self, ended: Sequence[tuple[Entry, Ending]], *, now_us: int
+    ) -> Sequence[Entry]:
+        """Records how RUNNING operations ended; gives the events that announce it, if any.
 
         What the hub sent on its own account is forgotten instead.
         """

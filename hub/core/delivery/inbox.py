@@ -213,18 +213,19 @@ class Inbox:
         )
 
     async def postpone(
-        self, untried: Sequence[Entry], tried: Entry | None = None, *, setback: bool = False
+        self, untried: Sequence[Entry], tried: Sequence[Entry] = (), *, setback: bool = False
     ) -> None:
         """Puts operations back that were not done; see `hub.core.delivery.entries.Deliveries`."""
         await self._store.postpone(untried, tried, setback=setback, now_us=self._now_us())
 
-    async def finish(self, entry: Entry, ending: Ending) -> None:
-        """Records how a RUNNING operation ended."""
-        announced = await self._store.finish(entry, ending, now_us=self._now_us())
-        self._room.give_back(entry.queue, entry.size)
+    async def finish(self, ended: Sequence[tuple[Entry, Ending]]) -> None:
+        """Records how RUNNING operations ended."""
+        announced = await self._store.finish(ended, now_us=self._now_us())
+        for entry, _ in ended:
+            self._room.give_back(entry.queue, entry.size)
+            if (waited_for := self._endings.get(entry.position)) is not None:
+                waited_for.set()
         self._admit(announced)
-        if (waited_for := self._endings.get(entry.position)) is not None:
-            waited_for.set()
 
     async def ended(self, entry: Entry, seconds: float) -> Entry | None:
         """Gives an operation once its ending is recorded; None if that takes longer."""

@@ -1,7 +1,8 @@
 """What a failed attempt to deliver an operation means for the operation and for its queue.
 
     error                                  the operation           its queue
-REFUSED   open circuit, full queue       was not begun           waits
+REFUSED   open circuit, full queue,      was not begun           waits
+          one before it has no outcome
 LATER     nobody there, disk trouble     may have been done      waits
 SETBACK   took too long, a defect        may have been done      waits, a few times
 FINAL     everything else                will never succeed      goes on without it
@@ -16,6 +17,7 @@ from messagehub.errors import (
     DeadlineExceeded,
     HubError,
     InternalError,
+    PredecessorMissing,
     QueueFull,
     Retry,
     StorageFull,
@@ -31,7 +33,7 @@ class Verdict(Enum):
     FINAL = "it failed"
 
 
-_REFUSALS: Final = (CircuitOpen, QueueFull)
+_REFUSALS: Final = (CircuitOpen, QueueFull, PredecessorMissing)
 # The error table calls these fixable; whoever waits only has to wait for the fix.
 _REPAIRABLE: Final = (StorageFull, DatabaseCorrupt)
 # The database answered. It may do better when it has less to do, or has been repaired; but an

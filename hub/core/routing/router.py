@@ -69,15 +69,20 @@ class Router:
         operation = Operation(
             database, read_only, source_service, correlation_id, draft.request_id, draft.content
         )
-        return Executed(database, await self.deliver(operation, seconds))
-
-    async def deliver(self, operation: Operation, seconds: float) -> Outcome:
-        """Executes an operation whose route was resolved; raises the `HubError` it ended with."""
-        (outcome,) = await self._operations.run((operation,), seconds)
+        (outcome,) = await self.deliver((operation,), seconds)
         if isinstance(outcome, HubError):
             raise outcome
-        self._status.saw(operation.database, outcome.sequence)
-        return outcome
+        return Executed(database, outcome)
+
+    async def deliver(
+        self, operations: Sequence[Operation], seconds: float
+    ) -> Sequence[Outcome | HubError]:
+        """Executes operations whose routes were resolved; gives for each its outcome or error."""
+        outcomes = await self._operations.run(operations, seconds)
+        for operation, outcome in zip(operations, outcomes, strict=True):
+            if not isinstance(outcome, HubError):
+                self._status.saw(operation.database, outcome.sequence)
+        return outcomes
 
     async def execute_batch(
         self,

@@ -13,7 +13,7 @@ matches on the text of an error.
     ├── the call           DeadlineExceeded Cancelled
     ├── the servers        StorageUnavailable CircuitOpen DatabaseUnavailable DatabaseCorrupt
     │                      ShuttingDown InternalError
-    ├── an operation       OperationNotFound OperationNotCancellable
+    ├── an operation       OperationNotFound OperationNotCancellable PredecessorMissing
     ├── a transaction      TransactionConflict TransactionNotFound TransactionExpired
     ├── a schema           SchemaMismatch InvalidVersion SchemaHistoryConflict
     ├── a subscription     InvalidCursor CursorExpired CursorEpochChanged
@@ -166,6 +166,10 @@ class OperationNotCancellable(HubError):
     """The operation is past the point where it can be cancelled."""
 
 
+class PredecessorMissing(HubError):
+    """The operation that this one follows has no outcome yet; no service ever sees this."""
+
+
 class TransactionConflict(HubError):
     """The transaction lost against another."""
 
@@ -257,6 +261,7 @@ TABLE: Final[Mapping[type[HubError], Row]] = MappingProxyType(
         OperationNotCancellable: Row(
             "OPERATION_NOT_CANCELLABLE", "FAILED_PRECONDITION", Retry.NEVER
         ),
+        PredecessorMissing: Row("PREDECESSOR_MISSING", "FAILED_PRECONDITION", Retry.AFTER_FIX),
         TransactionConflict: Row("TRANSACTION_CONFLICT", "ABORTED", Retry.WHOLE_TRANSACTION),
         TransactionNotFound: Row("TRANSACTION_NOT_FOUND", "NOT_FOUND", Retry.NEVER),
         TransactionExpired: Row("TRANSACTION_EXPIRED", "ABORTED", Retry.WHOLE_TRANSACTION),

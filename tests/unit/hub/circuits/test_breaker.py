@@ -34,6 +34,7 @@ NO_EVIDENCE = {
     "Cancelled",
     "CircuitOpen",
     "DeadlineExceeded",
+    "PredecessorMissing",
     "QueueFull",
     "ShuttingDown",
     "StorageFull",

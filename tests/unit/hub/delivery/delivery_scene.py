@@ -4,10 +4,12 @@ import asyncio
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
-from hub.core.delivery.delivery import Delivery, DeliveryLimits
+from hub.core.delivery.delivery import Delivery
+from hub.core.delivery.dispatch import DeliveryLimits
 from hub.core.delivery.entries import Selection
 from hub.core.ports import Recorded
 from hub.core.routing.routes import Routes
+from messagehub.errors import HubError, PredecessorMissing
 from messagehub.v1.statement_pb2 import ResultSet
 from tests.unit.hub.delivery.inbox_parts import OWN, ROOMY, open_inbox, submit
 from tests.unit.hub.fake_storage import until
@@ -35,7 +37,8 @@ class Naps:
 class Database:
     """Executes each request id once and remembers it, unless the test says otherwise.
 
-    `answers` holds, by query, what the next attempts get instead: an error, or a function.
+    `answers` holds, by query, what the next attempts get instead: an error, or a function. An
+    operation whose predecessor has no outcome is refused, as a storage server does.
     """
 
     def __init__(self, clock):
@@ -46,23 +49,26 @@ class Database:
         self.look_ups = []
         self.questions = []
         self.reach = lambda _database, _time_us: True
-        self.under_way = {}
-        self.most_under_way = 0
+        self.batches = []
         self.clock = clock
         self.silent = None
 
-    async def deliver(self, operation, seconds):
-        key = (operation.source_service, operation.database)
-        self.sent.append(operation)
-        self.under_way[key] = self.under_way.get(key, 0) + 1
-        self.most_under_way = max(self.most_under_way, self.under_way[key])
-        try:
-            await asyncio.sleep(0)
-            return await self.answer(operation)
-        finally:
-            self.under_way[key] -= 1
+    async def deliver(self, operations, seconds):
+        self.batches.append([operation.request_id for operation in operations])
+        self.sent += operations
+        await asyncio.sleep(0)
+        outcomes = []
+        for operation in operations:
+            try:
+                outcomes.append(await self.answer(operation))
+            except HubError as error:
+                outcomes.append(error)
+        return outcomes
 
     async def answer(self, operation):
+        new = operation.request_id not in self.records
+        if new and operation.follows and operation.follows not in self.records:
+            raise PredecessorMissing("the one before it has no outcome")
         query = getattr(operation.content, "query", operation.content)
         script = self.answers.get(query) if isinstance(query, str) else None
         if script:
@@ -160,11 +166,13 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(directory, *, limits=LIMITS, inbox_limits=ROOMY, services=None, grants=None):
+async def scene(
+    directory, *, limits=LIMITS, inbox_limits=ROOMY, services=None, grants=None, database=None
+):
     """A delivery that has begun; ends it without grace."""
     async with open_inbox(directory, inbox_limits) as (inbox, store, clock, woken):
-        naps, seconds = Naps(), SimpleNamespace(now=0.0)
-        database = Database(seconds)
+        naps = Naps()
+        database = database or Database(SimpleNamespace(now=0.0))
         delivery = Delivery(
             inbox,
             limits,
@@ -172,7 +180,7 @@ async def scene(directory, *, limits=LIMITS, inbox_limits=ROOMY, services=None, 
             storage=database,
             reach=database,
             routes=Routes(services or SERVICES, grants),
-            clock=lambda: seconds.now,
+            clock=lambda: database.clock.now,
             sleep=naps,
             random=lambda: 1.0,
         )

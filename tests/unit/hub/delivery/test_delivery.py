@@ -27,13 +27,16 @@ AWAY = StorageUnavailable("nobody there", retry_after=0.5)
 NUMBERS = [str(number) for number in range(10)]
 
 
-async def test_a_queue_is_delivered_in_order_one_at_a_time(tmp_path):
+async def test_a_queue_is_delivered_in_order_and_in_batches(tmp_path):
     async with scene(tmp_path) as s:
         ids = await s.submit(*NUMBERS)
         s.start()
         await soon(s.settled())
         assert s.database.executed == NUMBERS
-        assert s.database.most_under_way == 1
+        # As many as one claim takes.
+        assert s.database.batches == [ids[:4], ids[4:8], ids[8:]]
+        follows = [one.follows for one in s.database.sent]
+        assert follows == ["", *ids[:3], "", *ids[4:7], "", ids[8]]
         assert await s.states() == ["COMPLETED"] * 10
         entry = await s.entry(ids[4])
         assert (entry.result, entry.sequence, entry.attempts) == (

@@ -17,6 +17,7 @@ from messagehub.errors import (
     DeadlineExceeded,
     InternalError,
     InvalidRequest,
+    PredecessorMissing,
     QueueFull,
     Retry,
     StorageFull,
@@ -31,7 +32,7 @@ from tests.unit.hub.fake_storage import soon
 @pytest.mark.parametrize("kind", sorted(TABLE, key=lambda kind: kind.__name__))
 def test_every_error_has_a_verdict(kind):
     verdict = judge(kind("x"), answered=True)
-    if kind in (CircuitOpen, QueueFull):
+    if kind in (CircuitOpen, PredecessorMissing, QueueFull):
         assert verdict is Verdict.REFUSED
     elif kind in (StorageFull, DatabaseCorrupt):
         assert verdict is Verdict.LATER
@@ -72,9 +73,9 @@ async def test_a_gate_is_open_until_it_is_closed():
 
 
 async def test_a_rest_ends_by_itself_or_when_the_gate_opens_again():
-    await soon(Gate(at_once).rest(60.0))
+    await soon(Gate(at_once).rest(60.0, 0))
     gate = Gate(forever)
-    resting = asyncio.ensure_future(gate.rest(60.0))
+    resting = asyncio.ensure_future(gate.rest(60.0, gate.openings))
     await asyncio.sleep(0)
     gate.set(is_open=True)  # it was open all the time: no news
     await asyncio.sleep(0)
@@ -82,6 +83,14 @@ async def test_a_rest_ends_by_itself_or_when_the_gate_opens_again():
     gate.set(is_open=False)
     gate.set(is_open=True)
     await soon(resting)
+
+
+async def test_a_rest_from_something_before_it_opened_is_over_already():
+    gate = Gate(forever)
+    seen = gate.openings
+    gate.set(is_open=False)
+    gate.set(is_open=True)
+    await soon(gate.rest(60.0, seen))
 
 
 # How far journals reach.

@@ -147,9 +147,9 @@ async def test_a_database_that_is_gone_ends_what_waits_for_it(tmp_path):
     async with scene(tmp_path, services={"character": "character_db"}) as s:
         finish, ends = s.store.finish, []
 
-        async def count(entry, *args, **fields):
-            ends.append(entry.queue)
-            return await finish(entry, *args, **fields)
+        async def count(ended, **fields):
+            ends.extend(entry.queue for entry, _ in ended)
+            return await finish(ended, **fields)
 
         s.store.finish = count
         s.start()

@@ -23,7 +23,7 @@ HUBS = Queue(HUB, "character_db")
 
 async def ended(inbox, queue=OWN, state=State.COMPLETED):
     (entry, *_) = await inbox.claim(queue)
-    await inbox.finish(entry, Ending(state))
+    await inbox.finish([(entry, Ending(state))])
     return entry
 
 

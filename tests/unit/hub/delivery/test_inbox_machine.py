@@ -166,14 +166,14 @@ class InboxMachine(RuleBasedStateMachine):
             return
         entry = self.claimed[queue].pop(0)
         error = InternalError("x") if state is State.FAILED else None
-        self.thread.run(self.inbox.finish(entry, Ending(state, error=error)))
+        self.thread.run(self.inbox.finish([(entry, Ending(state, error=error))]))
         self.of(queue.owner, entry.request_id).end(state, self.clock())
 
     @rule(queue=queues, sent=st.booleans())
     @precondition(lambda self: any(self.claimed.values()))
     def postpone(self, queue, sent):
         claimed = self.claimed.pop(queue, [])
-        tried = claimed.pop(0) if claimed and sent else None
+        tried = [claimed.pop(0)] if claimed and sent else []
         fresh = [entry for entry in claimed if entry.state is State.QUEUED]
         self.thread.run(self.inbox.postpone(fresh, tried))
         for entry in fresh:

@@ -99,9 +99,8 @@ async def test_what_has_ended_is_replayed_with_its_outcome(tmp_path):
     async with open_store(tmp_path) as store:
         await accept(store, one)
         (entry,) = await claim(store)
-        await store.finish(
-            entry, Ending(State.COMPLETED, RESULT, None, 9, attempts=3), now_us=NOW + 7
-        )
+        ending = Ending(State.COMPLETED, RESULT, None, 9, attempts=3)
+        await store.finish([(entry, ending)], now_us=NOW + 7)
         again = await accept(store, one, room=False)
         assert again.replayed
         assert again.entry.state is State.COMPLETED
@@ -151,14 +150,17 @@ async def test_what_never_left_is_queued_again_and_keeps_its_place(tmp_path):
         for number in range(3):
             await accept(store, submission(str(number)))
         tried, *untried = await claim(store)
-        await store.postpone(untried, tried, setback=True, now_us=NOW + 2)
+        await store.postpone(untried, [tried], setback=True, now_us=NOW + 2)
         assert await states(store) == ["RUNNING", "QUEUED", "QUEUED"]
         again = await claim(store)
         assert [entry.content.query for entry in again] == ["0", "1", "2"]
         assert [(entry.attempts, entry.setbacks) for entry in again] == [(1, 1), (0, 0), (0, 0)]
-        await store.postpone((), again[0], setback=False, now_us=NOW + 3)
-        assert (await claim(store))[0].attempts == 2
-        assert (await claim(store))[0].setbacks == 1
+        await store.postpone((), again[:2], setback=True, now_us=NOW + 3)
+        assert [(one.attempts, one.setbacks) for one in await claim(store)] == [
+            (2, 2),
+            (1, 0),
+            (0, 0),
+        ]
 
 
 async def test_only_what_is_queued_can_be_cancelled(tmp_path):
@@ -205,7 +207,7 @@ async def test_a_failure_that_no_journal_tells_of_is_announced(tmp_path):
         await accept(store, one)
         (entry,) = await claim(store)
         ending = Ending(State.FAILED, error=error, attempts=1, announced=True)
-        (told,) = await store.finish(entry, ending, now_us=NOW + 2)
+        (told,) = await store.finish([(entry, ending)], now_us=NOW + 2)
         assert told.queue == Queue(HUB, "character_db")
         (event,) = await claim(store, told.queue)
         assert event.request_id == told.request_id
@@ -216,7 +218,7 @@ async def test_a_failure_that_no_journal_tells_of_is_announced(tmp_path):
         assert len(failed.query) == 1024
         assert failed.error.message == "taken"
         # The hub's own are forgotten when they are done.
-        assert await store.finish(event, Ending(State.COMPLETED), now_us=NOW + 3) == []
+        assert await store.finish([(event, Ending(State.COMPLETED))], now_us=NOW + 3) == []
         assert await store.find(HUB, event.request_id) is None
         kept = await store.find("character", one.request_id)
         assert kept.error.metadata == {"constraint": "unique"}
@@ -226,8 +228,10 @@ async def test_an_ending_is_recorded_once(tmp_path):
     async with open_store(tmp_path) as store:
         await accept(store, submission())
         (entry,) = await claim(store)
-        await store.finish(entry, Ending(State.COMPLETED, RESULT, sequence=4), now_us=NOW)
-        await store.finish(entry, Ending(State.FAILED, error=InternalError("x")), now_us=NOW)
+        first = Ending(State.COMPLETED, RESULT, sequence=4)
+        later = Ending(State.FAILED, error=InternalError("x"))
+        await store.finish([(entry, first)], now_us=NOW)
+        await store.finish([(entry, later)], now_us=NOW)
         assert await states(store) == ["COMPLETED"]
 
 
@@ -290,7 +294,8 @@ async def test_what_ended_is_forgotten_by_age_and_by_amount(tmp_path):
         for number in range(6):
             await accept(store, submission(str(number)))
             (entry,) = await claim(store)
-            await store.finish(entry, Ending(State.COMPLETED, RESULT), now_us=NOW + number)
+            ended = [(entry, Ending(State.COMPLETED, RESULT))]
+            await store.finish(ended, now_us=NOW + number)
         await accept(store, submission("waits"))
         swept = await store.sweep(everything(forget_before_us=NOW + 2), now_us=NOW)
         assert swept.forgotten == 2

@@ -81,7 +81,8 @@ async def test_an_outcome_that_is_being_recorded_is_waited_for(tmp_path, journal
         journal.answer = DONE
         asking = asyncio.ensure_future(get(desk, entry.request_id))
         await until(lambda: journal.asked)
-        await inbox.finish(running, Ending(State.COMPLETED, ResultSet(), sequence=9, attempts=1))
+        ending = Ending(State.COMPLETED, ResultSet(), sequence=9, attempts=1)
+        await inbox.finish([(running, ending)])
         known = await asking
         assert (known.state, known.sequence) == (State.COMPLETED, 9)
         assert known == await store.find("character", entry.request_id)

@@ -100,6 +100,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """[UNIMPLEMENTED] The RPC or field is part of the contract but not built yet."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 37
     """[INTERNAL] A defect of the hub or the storage server; the log has the correlation id."""
+    ERROR_REASON_PREDECESSOR_MISSING: _ErrorReason.ValueType  # 50
+    """[FAILED_PRECONDITION] The operation that this one follows has no outcome yet. Between
+    the hub and its storage servers only.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """`ErrorInfo.reason` of every error is the name of one of these without its
@@ -186,4 +190,8 @@ ERROR_REASON_NOT_IMPLEMENTED: ErrorReason.ValueType  # 36
 """[UNIMPLEMENTED] The RPC or field is part of the contract but not built yet."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 37
 """[INTERNAL] A defect of the hub or the storage server; the log has the correlation id."""
+ERROR_REASON_PREDECESSOR_MISSING: ErrorReason.ValueType  # 50
+"""[FAILED_PRECONDITION] The operation that this one follows has no outcome yet. Between
+the hub and its storage servers only.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -70,6 +70,7 @@ class Operation(_message.Message):
     EVENT_FIELD_NUMBER: _builtins.int
     READ_ONLY_FIELD_NUMBER: _builtins.int
     SUBMITTED_FIELD_NUMBER: _builtins.int
+    FOLLOWS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Names the operation within the stream."""
     database: _builtins.str
@@ -87,6 +88,11 @@ class Operation(_message.Message):
     submitted: _builtins.bool
     """True if it was submitted for later delivery: it is recorded even if it only
     reads, and its event carries its result.
+    """
+    follows: _builtins.str
+    """The request id of the operation that must have an outcome first; empty = none.
+    While the journal has nothing of that one, this one is refused with
+    PREDECESSOR_MISSING and leaves nothing. What is recorded itself is replayed.
     """
     @_builtins.property
     def statement(self) -> _statement_pb2.Statement:
@@ -111,10 +117,11 @@ class Operation(_message.Message):
         event: _event_pb2.Event | None = ...,
         read_only: _builtins.bool = ...,
         submitted: _builtins.bool = ...,
+        follows: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "event", b"event", "statement", b"statement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "correlation_id", b"correlation_id", "database", b"database", "event", b"event", "number", b"number", "read_only", b"read_only", "request_id", b"request_id", "source_service", b"source_service", "statement", b"statement", "submitted", b"submitted", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "correlation_id", b"correlation_id", "database", b"database", "event", b"event", "follows", b"follows", "number", b"number", "read_only", b"read_only", "request_id", b"request_id", "source_service", b"source_service", "statement", b"statement", "submitted", b"submitted", "timeout_ms", b"timeout_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["statement", "event"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
