@@ -9,6 +9,7 @@ from typing import Any, Final
 from hub.adapters.inbox.store import InboxStore
 from hub.adapters.journal_reach import JournalReach
 from hub.config import HubConfig
+from hub.core.delivery.backlogs import Backlogs
 from hub.core.delivery.delivery import Delivery
 from hub.core.delivery.dispatch import DeliveryLimits
 from hub.core.delivery.inbox import Inbox, InboxLimits
@@ -17,7 +18,7 @@ from hub.core.events.journal import Journal
 from hub.core.ports import Storage
 from hub.core.routing.router import Router
 from hub.core.routing.routes import Routes
-from hub.core.status import HubState
+from hub.core.status import HubState, StatusBoard
 
 NANOSECONDS_PER_MICROSECOND: Final = 1000
 
@@ -25,7 +26,8 @@ NANOSECONDS_PER_MICROSECOND: Final = 1000
 class GuaranteedDelivery:
     """The inbox in the hub's data directory: `open`, `start`, `stop` delivering, `close`.
 
-    `inbox` takes announcements from `open` on, `submissions` what services submit.
+    `inbox` takes announcements from `open` on, `submissions` what services submit. The
+    `status` board learns what waits, and when nothing can be kept any more.
     """
 
     def __init__(
@@ -36,10 +38,22 @@ class GuaranteedDelivery:
         router: Router,
         storage: Storage,
         journal: Journal,
+        status: StatusBoard,
     ) -> None:
-        self._store = InboxStore(Path(config.data_dir), group_max=config.inbox_group_operations_max)
+        self._store = InboxStore(
+            Path(config.data_dir),
+            group_max=config.inbox_group_operations_max,
+            lost=lambda failure: status.lose_inbox(failure.message),
+        )
         self.inbox = Inbox(
             self._store, _inbox_limits(config), now_us=_now_us, size_of=_size, sleep=asyncio.sleep
+        )
+        self.backlogs = Backlogs(
+            self.inbox,
+            status,
+            routes.databases,
+            seconds=config.inbox_sweep_seconds,
+            sleep=asyncio.sleep,
         )
         self.submissions = Submissions(
             routes=routes, inbox=self.inbox, store=self._store, router=router
@@ -63,6 +77,7 @@ class GuaranteedDelivery:
     async def start(self) -> None:
         """Begins to deliver what is in the inbox."""
         await self._delivery.start()
+        self.backlogs.start()
 
     def follow(self, state: HubState) -> None:
         """Hears how the databases stand, of every change."""
@@ -75,6 +90,7 @@ class GuaranteedDelivery:
 
     async def close(self) -> None:
         """Closes the inbox, when nobody submits any more."""
+        await self.backlogs.stop()
         await self.inbox.close()
         await self._store.close()
 

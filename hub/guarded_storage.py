@@ -13,14 +13,16 @@ from hub.core.circuits.breaker import BreakerLimits
 from hub.core.circuits.circuits import Circuits, Transition
 from hub.core.circuits.guard import Guard
 from hub.core.circuits.guarded_journal import GuardedJournal
+from hub.core.circuits.guarded_subscriptions import GuardedSubscriptions
 from hub.core.circuits.retry import RetryLimits
 from hub.core.events.journal import Journal
 from hub.core.ports import Operations, Storage
 from hub.core.status import StatusBoard
+from hub.core.subscriptions.subscription_store import SubscriptionStore
 
 
 class GuardedStorage:
-    """The storage servers as the rest of the hub calls them: `calls` and `journal`.
+    """The storage servers as the rest of the hub calls them: `calls`, `journal`, `subscriptions`.
 
     The circuits hear from the status board how the databases stand, and tell it how they do.
     """
@@ -33,6 +35,7 @@ class GuardedStorage:
         operations: Operations,
         storage: Storage,
         journal: Journal,
+        subscriptions: SubscriptionStore,
         status: StatusBoard,
     ) -> None:
         self._status = status
@@ -60,6 +63,7 @@ class GuardedStorage:
             random=random.random,
         )
         self.journal = GuardedJournal(journal, self.circuits)
+        self.subscriptions = GuardedSubscriptions(subscriptions, self.calls)
         status.listen(self.circuits.follow)
         self.circuits.listen(self._show)
 

@@ -95,19 +95,25 @@ class HubServer:
             operations=self._storage.calls,
             storage=self._storage.calls,
             journal=self._storage.journal,
+            subscriptions=self._storage.subscriptions,
             status=self._status,
         )
         calls, journal = self._guarded.calls, self._guarded.journal
         router = Router(routes=routes, operations=calls, storage=calls, status=self._status)
         self._later = GuaranteedDelivery(
-            config, routes=routes, router=router, storage=calls, journal=journal
+            config,
+            routes=routes,
+            router=router,
+            storage=calls,
+            journal=journal,
+            status=self._status,
         )
         await self._open_inbox()
         self._guarded.announce_to(self._later.inbox)
         self._storage.announce_to(self._later.inbox)
         checks = RequestChecks(config)
         fanout = _fanout(config, journal)
-        self._named = _named_subscriptions(config, self._storage.subscriptions, fanout)
+        self._named = _named_subscriptions(config, self._guarded.subscriptions, fanout)
         self._events = EventService(
             routes=routes,
             router=router,
@@ -174,6 +180,7 @@ class HubServer:
             router=router,
             circuits=self._guarded.circuits,
             checks=checks,
+            look_at_inbox=self._later.backlogs.look,
             clock=time.time,
         )
         storage_service_pb2_grpc.add_StorageServiceServicer_to_server(storage_service, server)

@@ -1,9 +1,10 @@
 """`messagehub.v1.HubService`: how the hub stands, and what an operator may do."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from hub.api.checks import RequestChecks, positive_seconds, required_database
@@ -21,6 +22,7 @@ from messagehub.v1 import hub_service_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+MICROSECONDS: Final = 1_000_000
 CIRCUIT_STATES: Final = {
     CircuitState.CLOSED: messages.CIRCUIT_STATE_CLOSED,
     CircuitState.OPEN: messages.CIRCUIT_STATE_OPEN,
@@ -31,7 +33,8 @@ CIRCUIT_STATES: Final = {
 class HubService(hub_service_pb2_grpc.HubServiceServicer):
     """The status, the circuits by hand, and taking over an existing file.
 
-    `clock` gives the time in seconds since 1970.
+    `look_at_inbox` brings what the status says of the inbox up to date, `clock` gives the time in
+    seconds since 1970.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class HubService(hub_service_pb2_grpc.HubServiceServicer):
         router: Router,
         circuits: Circuits,
         checks: RequestChecks,
+        look_at_inbox: Callable[[], Awaitable[None]],
         clock: Callable[[], float],
     ) -> None:
         self._routes = routes
@@ -49,13 +53,15 @@ class HubService(hub_service_pb2_grpc.HubServiceServicer):
         self._router = router
         self._circuits = circuits
         self._checks = checks
+        self._look_at_inbox = look_at_inbox
         self._start_time = Timestamp()
-        self._start_time.FromMicroseconds(int(clock() * 1_000_000))
+        self._start_time.FromMicroseconds(int(clock() * MICROSECONDS))
 
     async def GetStatus(
         self, request: messages.GetStatusRequest, context: Context
     ) -> messages.GetStatusResponse:
         """Tells how everything stands."""
+        await self._look_at_inbox()
         return messages.GetStatusResponse(
             correlation_id=request.correlation_id, status=self._hub(self._status.snapshot())
         )
@@ -148,6 +154,7 @@ class HubService(hub_service_pb2_grpc.HubServiceServicer):
             version=__version__,
             start_time=self._start_time,
             ready=state.ready,
+            inbox_detail=state.inbox_detail,
             open_access=self._routes.open_access,
             routes=[
                 messages.RouteStatus(service=service, database=database)
@@ -168,6 +175,8 @@ def _storage_server(state: StorageServerState) -> messages.StorageServerStatus:
 
 
 def _database(state: DatabaseState) -> messages.DatabaseStatus:
+    age = Duration()
+    age.FromMicroseconds(int(state.backlog.oldest_seconds * MICROSECONDS))
     return messages.DatabaseStatus(
         database=state.database,
         available=state.usable,
@@ -176,4 +185,7 @@ def _database(state: DatabaseState) -> messages.DatabaseStatus:
         sequence=state.sequence,
         schema_version=state.schema_version,
         circuit=CIRCUIT_STATES[state.circuit],
+        inbox_operations=state.backlog.operations,
+        inbox_bytes=state.backlog.size,
+        inbox_oldest_age=age,
     )

@@ -6,10 +6,11 @@ it. It never says that something can be used before it was seen to work.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hub.core.circuits.breaker import CircuitState
+from hub.core.delivery.inbox import EMPTY, Backlog
 from messagehub.errors import QueueFull
 
 
@@ -18,7 +19,7 @@ class DatabaseState:
     """How one database stands; `sequence` is the newest position that the hub has seen.
 
     `available` and `detail` are what its `storage_server`, an address, says, `circuit` what the
-    hub makes of it.
+    hub makes of it. `backlog` is what waits for it in the inbox.
     """
 
     database: str
@@ -29,6 +30,7 @@ class DatabaseState:
     schema_version: str = ""
     circuit: CircuitState = CircuitState.CLOSED
     circuit_cause: str = ""
+    backlog: Backlog = EMPTY
 
     @property
     def usable(self) -> bool:
@@ -55,11 +57,12 @@ class StorageServerState:
 
 @dataclass(frozen=True, slots=True)
 class HubState:
-    """Everything at one moment."""
+    """Everything at one moment; `inbox_detail` = why the inbox takes nothing, empty = it does."""
 
     ready: bool
     storage_servers: tuple[StorageServerState, ...]
     databases: tuple[DatabaseState, ...]
+    inbox_detail: str = ""
 
     @property
     def connected(self) -> bool:
@@ -106,6 +109,8 @@ class StatusBoard:
         }
         # Apart from the states, because they move with every write.
         self._positions = dict.fromkeys(self._databases, 0)
+        self._backlogs = dict.fromkeys(self._databases, EMPTY)
+        self._inbox_detail = ""
         self._changes_max = changes_max
         self._watchers_max = watchers_max
         self._watchers: set[_Watcher] = set()
@@ -117,14 +122,17 @@ class StatusBoard:
         """Gives the whole status."""
         servers = tuple(self._servers.values())
         connected = any(server.connected for server in servers)
-        ready = self._started and not self._closed and connected
-        states = self._databases.values()
-        databases = tuple(replace(s, sequence=self._positions[s.database]) for s in states)
-        return HubState(ready, servers, databases)
+        # What it cannot promise any more it should not be asked for: another hub can.
+        sound = not self._inbox_detail
+        ready = self._started and not self._closed and connected and sound
+        databases = tuple(self.database(name) for name in self._databases)
+        return HubState(ready, servers, databases, self._inbox_detail)
 
     def database(self, name: str) -> DatabaseState:
         """Gives how one database stands."""
-        return replace(self._databases[name], sequence=self._positions[name])
+        return replace(
+            self._databases[name], sequence=self._positions[name], backlog=self._backlogs[name]
+        )
 
     def listen(self, listener: Callable[[HubState], None]) -> None:
         """Calls the listener now and on every change."""
@@ -158,12 +166,23 @@ class StatusBoard:
         for name, circuit, cause in changes:
             state = replace(self._databases[name], circuit=circuit, circuit_cause=cause)
             self._databases[name] = state
-            changed.append(replace(state, sequence=self._positions[name]))
+            changed.append(self.database(name))
         self._tell(*changed)
 
     def saw(self, database: str, sequence: int) -> None:
         """Remembers a journal position; positions alone are not told to watchers."""
         self._positions[database] = max(self._positions[database], sequence)
+
+    def wait_for(self, backlogs: Mapping[str, Backlog]) -> None:
+        """So much waits for databases; only watchers are told, of what changed."""
+        changed = [name for name, backlog in backlogs.items() if backlog != self._backlogs[name]]
+        self._backlogs.update(backlogs)
+        self._tell_watchers(*(self.database(name) for name in changed))
+
+    def lose_inbox(self, detail: str) -> None:
+        """The inbox takes nothing any more, until the hub is started anew."""
+        self._inbox_detail = detail
+        self._tell_whole()
 
     async def watch(self) -> AsyncIterator[Change]:
         """Gives the whole status first, then each change from exactly there.
@@ -205,10 +224,13 @@ class StatusBoard:
         )
 
     def _tell(self, *changes: Change) -> None:
+        self._tell_watchers(*changes)
+        self._notify()
+
+    def _tell_watchers(self, *changes: Change) -> None:
         for watcher in self._watchers:
             for change in changes:
                 watcher.add(change)
-        self._notify()
 
     def _tell_whole(self) -> None:
         for watcher in self._watchers:

@@ -113,6 +113,7 @@ class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
                 correlation_id=recorded.correlation_id,
                 query=recorded.query,
                 time_us=recorded.time_us,
+                submitted=recorded.submitted,
             ),
             outcome=encode(0, recorded.outcome),
         )

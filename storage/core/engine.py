@@ -70,6 +70,7 @@ class Recorded:
     correlation_id: str
     query: str
     time_us: int
+    submitted: bool
     outcome: Outcome
 
 

@@ -263,6 +263,7 @@ def recorded(raw: sqlite3.Connection, request_id: str) -> Recorded | None:
         known.record.correlation_id,
         known.record.query,
         known.time_us,
+        known.record.submitted,
         _outcome(known.record, known.sequence),
     )
 

@@ -259,6 +259,12 @@ async def test_what_is_recorded_can_be_looked_up(engine: Engine) -> None:
     assert found.time_us > 0
     assert result_of(found.outcome) == result_of(outcomes[0])
     assert found.outcome.sequence == outcomes[0].sequence
+    assert not found.submitted
+    later = fresh_id()
+    await apply(engine, insert(7, request_id=later, submitted=True))
+    submitted = await engine.recorded(later)
+    assert submitted is not None
+    assert submitted.submitted
     failed = await engine.recorded(bad)
     assert failed is not None
     assert failed.source_service == "campaign"

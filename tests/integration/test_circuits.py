@@ -17,7 +17,11 @@ from messagehub.v1 import (
     storage_service_pb2_grpc,
 )
 from messagehub.v1.event_pb2 import Event
-from messagehub.v1.event_service_pb2 import PublishEventRequest, SubscribeRequest
+from messagehub.v1.event_service_pb2 import (
+    DeleteSubscriptionRequest,
+    PublishEventRequest,
+    SubscribeRequest,
+)
 from messagehub.v1.hub_service_pb2 import (
     CIRCUIT_STATE_CLOSED,
     CIRCUIT_STATE_HALF_OPEN,
@@ -179,6 +183,14 @@ async def every_call_is_refused(platform: Platform) -> None:
     with refused("UNAVAILABLE", "CIRCUIT_OPEN"):
         request = SubscribeRequest(source_service="character", earliest=True)
         await platform.events.Subscribe(request, timeout=CALL_SECONDS).read()
+    with refused("UNAVAILABLE", "CIRCUIT_OPEN"):
+        request = SubscribeRequest(
+            source_service="character", subscription="billing", databases=[OWN], latest=True
+        )
+        await platform.events.Subscribe(request, timeout=CALL_SECONDS).read()
+    with refused("UNAVAILABLE", "CIRCUIT_OPEN"):
+        deleting = DeleteSubscriptionRequest(source_service="character", subscription="billing")
+        await platform.events.DeleteSubscription(deleting, timeout=CALL_SECONDS)
     batch = ExecuteBatchRequest(
         source_service="character", operations=[batch_operation("SELECT 1")] * 2
     )

@@ -45,12 +45,14 @@ class GroupCommit:
 
     A change that raises a `HubError` must have written nothing before. Any other failure undoes
     the whole group; its changes then run again, each in a transaction of its own. After a failed
-    fsync nobody knows what is on disk: then everything is refused until the process restarts.
+    fsync nobody knows what is on disk: then everything is refused until the process restarts, and
+    `lost` is told why.
     """
 
-    def __init__(self, run: Run, *, group_max: int) -> None:
+    def __init__(self, run: Run, *, group_max: int, lost: Callable[[HubError], None]) -> None:
         self._run = run
         self._group_max = group_max
+        self._lost = lost
         self._waiting: deque[_Change] = deque()
         self._wanted = asyncio.Event()
         self._closing = False
@@ -93,6 +95,7 @@ class GroupCommit:
             if getattr(failure, "sqlite_errorcode", 0) in _FSYNC_FAILED:
                 self._fenced = translate(failure)
                 _log.exception("fenced: the inbox takes nothing until the hub is restarted")
+                self._lost(self._fenced)
                 _fail(group, self._fenced)
             elif len(group) == 1:
                 _log.warning("the inbox could not be changed", extra={"detail": str(failure)})

@@ -27,6 +27,7 @@ from hub.core.delivery.entries import (
     Waiting,
     Written,
 )
+from messagehub.errors import HubError
 
 FILE_NAME: Final = "hub-inbox.db"
 FULL: Final = 2
@@ -50,13 +51,17 @@ Result = TypeVar("Result")
 class InboxStore:
     """See `hub.core.delivery.entries.Store`; usable between `open` and `close`.
 
-    `group_max` bounds the changes that share one fsync.
+    `group_max` bounds the changes that share one fsync. `lost` is told, once, why nothing can be
+    kept any more before the process restarts.
     """
 
-    def __init__(self, directory: Path, *, group_max: int) -> None:
+    def __init__(
+        self, directory: Path, *, group_max: int, lost: Callable[[HubError], None]
+    ) -> None:
         self._file = directory / FILE_NAME
         self._lock = InboxLock(self._file)
         self._group_max = group_max
+        self._lost = lost
         self._connections: list[aiosqlite.Connection] = []
 
     async def open(self) -> None:
@@ -79,7 +84,9 @@ class InboxStore:
         except BaseException:
             await self._disconnect()
             raise
-        self._commits = GroupCommit(lambda work: _run(writing, work), group_max=self._group_max)
+        self._commits = GroupCommit(
+            lambda work: _run(writing, work), group_max=self._group_max, lost=self._lost
+        )
 
     async def close(self) -> None:
         """Commits what is under way and gives the data directory up."""

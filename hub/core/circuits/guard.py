@@ -93,7 +93,7 @@ class Guard:
                 raise
 
         # It may take its time before its first page, so that its silence says nothing.
-        first, pages = await self._repeat(reading.database, begin, seconds, silence_counts=False)
+        first, pages = await self.repeat(reading.database, begin, seconds, silence_counts=False)
         async with aclosing(pages):
             if first is not None:
                 yield first
@@ -110,7 +110,7 @@ class Guard:
                 database, request_id, correlation_id=correlation_id, seconds=seconds
             )
 
-        return await self._repeat(database, ask, seconds, silence_counts=True)
+        return await self.repeat(database, ask, seconds)
 
     async def adopt(self, adoption: Adoption, seconds: float) -> Sequence[str]:
         """Fills an empty database; see `hub.core.ports.Storage`. Never sent again."""
@@ -193,16 +193,21 @@ class Guard:
                 told[place] = attempts.told(failure, outcome)
         return told
 
-    async def _repeat(
+    async def repeat(
         self,
         database: str,
         call: Callable[[float], Awaitable[Answer]],
         seconds: float,
         *,
-        silence_counts: bool,
+        silence_counts: bool = True,
     ) -> Answer:
+        """Gives the answer of a call that may be made twice; raises the `HubError` it ended with.
+
+        `call` gets the seconds that are left. `silence_counts` = it should have said something by
+        then.
+        """
         deadline = self._clock() + seconds
-        answer = await self._once(database, call, seconds, silence_counts=silence_counts)
+        answer = await self.once(database, call, seconds, silence_counts=silence_counts)
         if not isinstance(answer, HubError):
             return answer
         failure: HubError = answer
@@ -211,7 +216,7 @@ class Guard:
             may_pass(failure) and (delay := attempts.delay()) is not None and attempts.budget.take()
         ):
             await self._sleep(delay)
-            answer = await self._once(
+            answer = await self.once(
                 database, call, attempts.seconds_left, silence_counts=silence_counts
             )
             told = attempts.told(failure, answer)
@@ -220,14 +225,15 @@ class Guard:
             failure = told
         raise failure
 
-    async def _once(
+    async def once(
         self,
         database: str,
         call: Callable[[float], Awaitable[Answer]],
         seconds: float,
         *,
-        silence_counts: bool,
+        silence_counts: bool = True,
     ) -> Answer | HubError:
+        """Gives the answer of a call, or the `HubError` that it ended with."""
         try:
             passage = self._breakers[database].admit()
         except CircuitOpen as refusal:

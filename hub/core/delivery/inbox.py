@@ -74,6 +74,9 @@ class Backlog(NamedTuple):
     oldest_seconds: float
 
 
+EMPTY: Final = Backlog(0, 0, 0.0)
+
+
 class Room:
     """How much waits for each database, and how much may."""
 
@@ -248,9 +251,11 @@ class Inbox:
 
     async def backlog(self, database: str) -> Backlog:
         """Tells what of the services' operations waits for a database."""
+        used = self._room.used(database)
+        if not used.operations:
+            return EMPTY
         queues = [q for q in self._queues if q.database == database and q.owner != HUB]
         oldest_us = await self._store.oldest_us(queues)
-        used = self._room.used(database)
         age_us = 0 if oldest_us is None else self._now_us() - oldest_us
         return Backlog(used.operations, used.size, max(0, age_us) / MICROSECONDS)
 

@@ -62,8 +62,8 @@ def submission(query="SELECT 1", *, queue=OWN, request_id=None, **fields):
 
 
 @asynccontextmanager
-async def open_store(directory, *, group_max=64):
-    store = InboxStore(directory, group_max=group_max)
+async def open_store(directory, *, group_max=64, lost=print):
+    store = InboxStore(directory, group_max=group_max, lost=lost)
     await store.open()
     try:
         yield store

@@ -111,13 +111,15 @@ async def test_after_a_failed_fsync_nothing_is_taken(tmp_path, caplog):
     def broken(_raw):
         raise coded(sqlite3.SQLITE_IOERR_FSYNC)
 
-    async with open_store(tmp_path) as store:
+    lost = []
+    async with open_store(tmp_path, lost=lost.append) as store:
         outcomes = await asyncio.gather(
             store._commits.change(broken), accept(store, submission()), return_exceptions=True
         )
         assert {outcome.reason for outcome in outcomes} == {"DATABASE_UNAVAILABLE"}
         outcome = await asyncio.gather(accept(store, submission()), return_exceptions=True)
         assert "restart the hub" in outcome[0].message
+        assert [one.message for one in lost] == [outcome[0].message]
     assert "fenced" in caplog.text
     async with open_store(tmp_path) as store:
         assert not (await accept(store, submission())).replayed

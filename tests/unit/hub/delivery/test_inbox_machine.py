@@ -79,7 +79,7 @@ class InboxMachine(RuleBasedStateMachine):
         self.thread.run(self.open())
 
     async def open(self):
-        self.store = InboxStore(Path(self.directory.name), group_max=8)
+        self.store = InboxStore(Path(self.directory.name), group_max=8, lost=print)
         await self.store.open()
         self.inbox = Inbox(
             self.store,

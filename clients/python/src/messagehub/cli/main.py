@@ -20,6 +20,7 @@ ENTRY_POINTS: Final = "messagehub.commands"
 CLIENT_COMMANDS: Final = MappingProxyType(
     {
         "adopt": "messagehub.cli.adopt",
+        "circuits": "messagehub.cli.circuits",
         "events": "messagehub.cli.events",
         "health": "messagehub.cli.health",
         "operations": "messagehub.cli.operations",

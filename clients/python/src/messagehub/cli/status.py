@@ -20,6 +20,16 @@ OPEN_ACCESS: Final = (
     "Access is open to everyone: callers are not authenticated, every service may reach every "
     "database."
 )
+HEADING: Final = (
+    "DATABASE",
+    "STATE",
+    "SERVICES",
+    "SEQUENCE",
+    "SCHEMA",
+    "CIRCUIT",
+    "INBOX",
+    "STORAGE SERVER",
+)
 POLL_SECONDS: Final = 0.1
 NOT_READY: Final = 1
 
@@ -113,7 +123,7 @@ def screen(found: HubStatus, target: str) -> str:
         OPEN_ACCESS if found.open_access else "Access is by grant.",
         "",
         aligned(
-            ["DATABASE", "STATE", "SERVICES", "SEQUENCE", "SCHEMA", "CIRCUIT", "STORAGE SERVER"],
+            HEADING,
             [_database(each, services.get(each.database, [])) for each in found.databases],
         ),
         "",
@@ -130,6 +140,8 @@ def screen(found: HubStatus, target: str) -> str:
             ],
         ),
     ]
+    if found.inbox_detail:
+        parts.append(f"\ninbox: {found.inbox_detail}")
     parts += [
         f"\n{each.database}: {each.detail}"
         for each in found.databases
@@ -146,5 +158,14 @@ def _database(found: DatabaseStatus, services: list[str]) -> list[str]:
         str(found.sequence),
         found.schema_version or "-",
         CircuitState.Name(found.circuit).removeprefix("CIRCUIT_STATE_").lower(),
+        _inbox(found),
         found.storage_server or "-",
     ]
+
+
+def _inbox(found: DatabaseStatus) -> str:
+    """What waits to be delivered: how many, how much, since when."""
+    if not found.inbox_operations:
+        return "-"
+    seconds = found.inbox_oldest_age.ToMilliseconds() / 1000
+    return f"{found.inbox_operations} ({found.inbox_bytes:,} bytes, {seconds:.1f} s)"

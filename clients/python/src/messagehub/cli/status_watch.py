@@ -79,7 +79,8 @@ def _changed(status: HubStatus, update: object) -> HubStatus:
         for server in changed.storage_servers:
             if server.address == update.storage_server.address:
                 server.CopyFrom(update.storage_server)
-        changed.ready = any(server.connected for server in changed.storage_servers)
+        connected = any(server.connected for server in changed.storage_servers)
+        changed.ready = connected and not changed.inbox_detail
     elif kind == "database":
         for database in changed.databases:
             if database.database == update.database.database:

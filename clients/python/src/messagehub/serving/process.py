@@ -16,12 +16,15 @@ from messagehub.serving.supervision import follow_supervisor, tell_supervisor
 _log = logging.getLogger(__name__)
 
 # A second process on the same port must fail, not silently share the traffic
-# (`grpc.so_reuseport` is 1 by default). The keepalive bounds let clients ping every 10 s; without
-# them a server closes their connections with "too_many_pings" (grpc doc/keepalive.md).
+# (`grpc.so_reuseport` is 1 by default). The keepalive bounds let clients ping every 10 s, also when
+# no call is under way; without them a server allows a ping every 5 minutes, and every 2 hours while
+# there is none, and closes the connection with "too_many_pings" after a few more (grpc
+# doc/keepalive.md).
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.enable_channelz", 0),
 )

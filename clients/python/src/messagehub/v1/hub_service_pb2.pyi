@@ -184,12 +184,17 @@ class HubStatus(_message.Message):
     ROUTES_FIELD_NUMBER: _builtins.int
     STORAGE_SERVERS_FIELD_NUMBER: _builtins.int
     DATABASES_FIELD_NUMBER: _builtins.int
+    INBOX_DETAIL_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """The hub's version."""
     ready: _builtins.bool
     """True when it is ready to serve."""
     open_access: _builtins.bool
     """True while every service may reach every database, because callers are not authenticated."""
+    inbox_detail: _builtins.str
+    """Why nothing is accepted for later delivery, which needs a restart of the hub;
+    empty = it is. The hub is not ready then.
+    """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it started."""
@@ -216,10 +221,11 @@ class HubStatus(_message.Message):
         routes: _abc.Iterable[Global___RouteStatus] | None = ...,
         storage_servers: _abc.Iterable[Global___StorageServerStatus] | None = ...,
         databases: _abc.Iterable[Global___DatabaseStatus] | None = ...,
+        inbox_detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["databases", b"databases", "open_access", b"open_access", "ready", b"ready", "routes", b"routes", "start_time", b"start_time", "storage_servers", b"storage_servers", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["databases", b"databases", "inbox_detail", b"inbox_detail", "open_access", b"open_access", "ready", b"ready", "routes", b"routes", "start_time", b"start_time", "storage_servers", b"storage_servers", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -298,6 +304,9 @@ class DatabaseStatus(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     SCHEMA_VERSION_FIELD_NUMBER: _builtins.int
     CIRCUIT_FIELD_NUMBER: _builtins.int
+    INBOX_OPERATIONS_FIELD_NUMBER: _builtins.int
+    INBOX_BYTES_FIELD_NUMBER: _builtins.int
+    INBOX_OLDEST_AGE_FIELD_NUMBER: _builtins.int
     database: _builtins.str
     """The database."""
     available: _builtins.bool
@@ -312,6 +321,16 @@ class DatabaseStatus(_message.Message):
     """Its schema version."""
     circuit: Global___CircuitState.ValueType
     """Its circuit."""
+    inbox_operations: _builtins.int
+    """How many operations wait for it in this hub's inbox. These three are at most
+    a second or so old in a watch.
+    """
+    inbox_bytes: _builtins.int
+    """What they take there."""
+    @_builtins.property
+    def inbox_oldest_age(self) -> _duration_pb2.Duration:
+        """How long the oldest of them has waited; 0 = there is none."""
+
     def __init__(
         self,
         *,
@@ -322,10 +341,13 @@ class DatabaseStatus(_message.Message):
         sequence: _builtins.int = ...,
         schema_version: _builtins.str = ...,
         circuit: Global___CircuitState.ValueType = ...,
+        inbox_operations: _builtins.int = ...,
+        inbox_bytes: _builtins.int = ...,
+        inbox_oldest_age: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["inbox_oldest_age", b"inbox_oldest_age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "circuit", b"circuit", "database", b"database", "detail", b"detail", "schema_version", b"schema_version", "sequence", b"sequence", "storage_server", b"storage_server"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "circuit", b"circuit", "database", b"database", "detail", b"detail", "inbox_bytes", b"inbox_bytes", "inbox_oldest_age", b"inbox_oldest_age", "inbox_operations", b"inbox_operations", "schema_version", b"schema_version", "sequence", b"sequence", "storage_server", b"storage_server"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
