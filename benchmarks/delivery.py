@@ -124,13 +124,13 @@ async def main() -> None:
         for size in BATCHES:
             async with (
                 hub_and_storage(delivery_batch_operations_max=size) as hub,
-                grpc.aio.insecure_channel(hub) as channel,
+                grpc.aio.insecure_channel(hub.address) as channel,
             ):
                 await create(channel)
                 rates.setdefault(f"delivered in batches of {size}", []).append(
                     await deliver(channel)
                 )
-        async with hub_and_storage() as hub, grpc.aio.insecure_channel(hub) as channel:
+        async with hub_and_storage() as hub, grpc.aio.insecure_channel(hub.address) as channel:
             await create(channel)
             rates.setdefault("Execute, one after the other", []).append(await one_by_one(channel))
             rates.setdefault(f"ExecuteBatch of {BATCH}, no order", []).append(
