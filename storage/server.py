@@ -19,6 +19,7 @@ from messagehub.storage.v1 import (
 from storage.api.adoption import Adoption
 from storage.api.exchange import ExchangeLimits
 from storage.api.participant_service import ParticipantService
+from storage.api.scratch import remove_leftovers
 from storage.api.storage_service import StorageService
 from storage.config import StorageConfig
 from storage.core.database import Database, DatabaseLimits
@@ -49,6 +50,7 @@ class StorageServer:
         config = self._config
         directory = Path(config.data_dir)
         directory.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(directory)
         self._health = HealthBoard()
         self._databases = make_databases(config, self._tell)
         self._server = make_server(

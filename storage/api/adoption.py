@@ -3,12 +3,12 @@
 import asyncio
 import hashlib
 import os
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from messagehub.errors import InvalidRequest, MessageTooLarge
 from messagehub.storage.v1 import storage_service_pb2 as wire
+from storage.api.scratch import remove_leftovers, scratch
 from storage.core.databases import Databases
 
 CHUNK_BYTES_MAX = 1024 * 1024
@@ -34,17 +34,15 @@ class Adoption:
                 metadata={"limit_bytes": str(self._size_bytes_max)},
             )
         database = self._databases.get(first.database)
-        descriptor, name = tempfile.mkstemp(prefix=".adopting-", dir=self._directory)
-        path = Path(name)
-        try:
-            await self._receive(descriptor, first, pieces)
-            return await database.adopt(path)
-        finally:
-            path.unlink(missing_ok=True)
+        remove_leftovers(self._directory)
+        with scratch(self._directory) as place:
+            file = place / "file"
+            await self._receive(file, first, pieces)
+            return await database.adopt(file)
 
     async def _receive(
         self,
-        descriptor: int,
+        path: Path,
         first: wire.AdoptDatabaseRequest,
         pieces: AsyncIterator[wire.AdoptDatabaseRequest],
     ) -> None:
@@ -55,7 +53,7 @@ class Adoption:
             digest.update(chunk)
             file.write(chunk)
 
-        with os.fdopen(descriptor, "wb") as file:
+        with path.open("wb") as file:
             piece: wire.AdoptDatabaseRequest | None = first
             while piece is not None:
                 received += len(piece.chunk)

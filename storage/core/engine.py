@@ -152,8 +152,9 @@ class Engine(Protocol):
     async def adopt(self, file: Path) -> list[str]:
         """Replaces an empty database by a copy of `file`; gives the tables that it now holds.
 
-        Named subscriptions stay, at the beginning of the new journal; those that had events left
-        to acknowledge are marked as cut off.
+        The journal goes on where it stands, in the same epoch, with every event, recorded outcome
+        and named subscription. A process that dies meanwhile leaves the one or the other.
 
-        Raises `DatabaseNotEmpty` if it holds tables, `InvalidRequest` if the file is no database.
+        Raises `DatabaseNotEmpty` if it holds tables, `InvalidRequest` if the file is no database
+        with tables, `StorageFull` if both together are over the size limit.
         """

@@ -61,15 +61,6 @@ class Subscription:
         left = self.lease_end_us - now_us
         return left if 0 < left <= 2 * self.lease_us else 0
 
-    def moved(self, journal: Journal) -> "Subscription":
-        """Gives it as it stands in an empty journal that takes the place of `journal`.
-
-        What it had left to acknowledge is lost, so it is cut off if there was something.
-        """
-        whole = self.place.sequence >= journal.newest_sequence and not self.cut_off_us
-        beginning = self.place._replace(sequence=0)
-        return replace(self, place=beginning, cut_off_us=0 if whole else journal.now_us)
-
 
 @dataclass(frozen=True, slots=True)
 class Standing:

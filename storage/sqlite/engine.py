@@ -7,26 +7,22 @@ checkpoints as the last one out.
 
 import asyncio
 import os
-import shutil
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
-from urllib.parse import quote
 
-from messagehub.errors import DatabaseCorrupt, DatabaseNotEmpty, DatabaseUnavailable, InvalidRequest
+from messagehub.errors import DatabaseCorrupt, DatabaseNotEmpty, DatabaseUnavailable
 from messagehub.serving import failpoints
 from messagehub.v1.event_pb2 import Event
 from messagehub.v1.statement_pb2 import ResultSet, Statement
 from storage.core.engine import Access, Recorded, Trimmed
 from storage.core.operation import Applied, Operation, Outcome, Position
-from storage.core.subscriptions import LagLimits, Standing, Subscription
-from storage.sqlite import failures, journal, statements, subscriptions
+from storage.core.subscriptions import LagLimits, Standing
+from storage.sqlite import adoption, failures, journal, statements, subscriptions
 from storage.sqlite.connection import Connection
-from storage.sqlite.guard import RESERVED_PREFIX
 from storage.sqlite.ownership import Ownership
 from storage.sqlite.reader import Pages, Reader
 from storage.sqlite.statements import Runner, StatementLimits
@@ -48,10 +44,6 @@ SUFFIX: Final = ".db"
 MAGIC: Final = b"SQLite format 3\x00"
 HEADER_BYTES: Final = 100
 PAGE_BYTES_MAX: Final = 65_536
-_TABLES: Final = (
-    "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite~_%'"
-    f" ESCAPE '~' AND substr(name, 1, {len(RESERVED_PREFIX)}) <> '{RESERVED_PREFIX}' ORDER BY name"
-)
 
 
 def description() -> str:
@@ -167,7 +159,12 @@ class SqliteEngine:
         )
 
     async def close(self) -> None:
-        """See the port. The writer goes last."""
+        """See the port."""
+        await self._disconnect()
+        self._ownership.give_up()
+
+    async def _disconnect(self) -> None:
+        """Ends every connection; the writer goes last, and checkpoints."""
         if self._opened:
             await self._transactions.close()
         for connection in reversed(self._connections):
@@ -175,7 +172,6 @@ class SqliteEngine:
         self._connections.clear()
         self._lanes.clear()
         self._spare.clear()
-        self._ownership.give_up()
 
     def access(self, statement: Statement) -> Access:
         """See the port."""
@@ -253,39 +249,20 @@ class SqliteEngine:
         )
 
     async def adopt(self, file: Path) -> list[str]:
-        """See the port. The file takes the database's place, with a new journal."""
-        if tables := await self._tables():
+        """See the port. The file takes the database's place, with its journal."""
+        if tables := await self._run_on_journal(adoption.tables):
             raise DatabaseNotEmpty(
                 f"{self._database} holds {len(tables)} tables already ({', '.join(tables[:5])}): "
                 "adopt into an empty database",
                 fields={"database": "is not empty"},
             )
-        await asyncio.to_thread(_check_adoptable, file)
-        kept = await self._run_on_writer(lambda _: self._writer.subscriptions.for_new_journal())
-        await asyncio.to_thread(_carry, file, kept)
-        for connection in reversed(self._connections):
-            await connection.close()
-        self._connections.clear()
-        self._lanes.clear()
-        self._spare.clear()
-        await asyncio.to_thread(self._replace, file)
+        await asyncio.to_thread(adoption.check, file)
+        bytes_max = self._settings.database_bytes_max
+        await self._run_on_journal(lambda raw: adoption.carry(raw, file, bytes_max))
+        await self._disconnect()
+        await asyncio.to_thread(adoption.take_place, file, self._file)
         await self._connect()
-        return await self._tables()
-
-    def _replace(self, file: Path) -> None:
-        for leftover in ("-wal", "-shm"):
-            self._file.with_name(self._file.name + leftover).unlink(missing_ok=True)
-        shutil.move(file, self._file)
-        directory = os.open(self._file.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-
-    async def _tables(self) -> list[str]:
-        return await self._run_on_journal(
-            lambda raw: [row[0] for row in raw.execute(_TABLES).fetchall()]
-        )
+        return await self._run_on_journal(adoption.tables)
 
     async def _open_reader(self) -> tuple[Connection, Reader]:
         try:
@@ -331,13 +308,6 @@ async def _translated(
         raise failures.translate(failure) from failure
 
 
-def _carry(file: Path, kept: Sequence[Subscription]) -> None:
-    """Puts named subscriptions into a file that is to take a database's place."""
-    with closing(sqlite3.connect(file, isolation_level=None)) as raw:
-        subscriptions.set_up(raw)
-        subscriptions.store(raw, kept)
-
-
 def _check_whole(file: Path) -> None:
     """Refuses a file that ends within a page, whose rest SQLite would silently take for zeros.
 
@@ -354,32 +324,4 @@ def _check_whole(file: Path) -> None:
         raise DatabaseCorrupt(
             "the database file ends within a page, so it was cut: stop the storage server, keep "
             "the file for analysis, and restore the database from a backup"
-        )
-
-
-def _check_adoptable(file: Path) -> None:
-    """Refuses a file that is no sound SQLite database, or that was a hub's already."""
-    try:
-        raw = sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True, isolation_level=None)
-        try:
-            found = raw.execute("PRAGMA integrity_check(1)").fetchone()[0]
-            reserved = journal.own_tables(raw) or journal.is_referenced(raw)
-            raw.execute("PRAGMA journal_mode = DELETE")
-        finally:
-            raw.close()
-    except sqlite3.Error as failure:
-        raise InvalidRequest(
-            f"the file is no SQLite database that can be read: {failure}",
-            fields={"chunk": "is no SQLite database"},
-        ) from failure
-    if found != "ok":
-        raise InvalidRequest(
-            f"the file does not pass SQLite's integrity check: {found}",
-            fields={"chunk": "is a damaged SQLite database"},
-        )
-    if reserved:
-        raise InvalidRequest(
-            f"the file holds, or references, tables whose names begin with {RESERVED_PREFIX}: it "
-            "was a hub's database already; restore it from a backup instead, or drop those tables",
-            fields={"chunk": "holds the hub's own tables"},
         )

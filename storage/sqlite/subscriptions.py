@@ -7,7 +7,7 @@ of the transaction that is open, so they share its fsync with whatever else is b
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
@@ -42,7 +42,6 @@ _COLUMNS: Final = (
 _STORE: Final = f"REPLACE INTO {_TABLE} ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _ONE: Final = f"SELECT {_COLUMNS} FROM {_TABLE} WHERE service = ? AND name = ?"
 _OF_SERVICE: Final = f"SELECT {_COLUMNS} FROM {_TABLE} WHERE service = ? ORDER BY name"
-_ALL: Final = f"SELECT {_COLUMNS} FROM {_TABLE} ORDER BY service, name"
 _BEHIND: Final = (
     f"SELECT {_COLUMNS} FROM {_TABLE} WHERE sequence < ? AND cut_off_us = 0 ORDER BY service, name"
 )
@@ -73,11 +72,6 @@ def set_up(raw: sqlite3.Connection) -> None:
     """Creates the table if it is not there."""
     with _translated():
         raw.execute(_CREATE)
-
-
-def store(raw: sqlite3.Connection, subscriptions: Iterable[Subscription]) -> None:
-    """Writes subscriptions as they are, in place of those of the same names."""
-    raw.executemany(_STORE, [_row(one) for one in subscriptions])
 
 
 class Subscriptions:
@@ -147,15 +141,9 @@ class Subscriptions:
                 else:
                     over.append(standing)
             lost = [standing for standing in over if standing.kept.place.sequence < end]
-            store(self._raw, (replace(one.kept, cut_off_us=journal.now_us) for one in lost))
+            marked = (replace(one.kept, cut_off_us=journal.now_us) for one in lost)
+            self._raw.executemany(_STORE, map(_row, marked))
         return end, lost
-
-    def for_new_journal(self) -> list[Subscription]:
-        """Gives every subscription as it is to stand in an empty journal that replaces this one."""
-        with _translated():
-            journal = self._journal(self._raw.execute(_NEWEST).fetchone()[0] or 0)
-            rows = self._raw.execute(_ALL).fetchall()
-        return [self._subscription(row).moved(journal) for row in rows]
 
     def _journal(self, newest_sequence: int) -> Journal:
         oldest = self._raw.execute(_OLDEST).fetchone()[0]

@@ -49,8 +49,11 @@ class Place(Protocol):
     async def close(self) -> None:
         """Closes every engine that was opened here."""
 
-    def adoptable(self) -> Path:
-        """A file that the engine can adopt: a table `adopted` that holds the number 42."""
+    def adoptable(self, size_bytes: int = 0) -> Path:
+        """A file that the engine can adopt: a table `adopted` that holds the number 42.
+
+        It has at least so many bytes.
+        """
 
 
 def _raising(how: str) -> str:
@@ -143,12 +146,15 @@ class SqlitePlace:
         for life in self._lives:
             await life.close()
 
-    def adoptable(self) -> Path:
+    def adoptable(self, size_bytes: int = 0) -> Path:
         """See `Place`."""
         path = self.directory.with_name(f"{self.directory.name}-adoptable.db")
         raw = sqlite3.connect(path)
         raw.execute("CREATE TABLE adopted (n INTEGER)")
         raw.execute("INSERT INTO adopted VALUES (42)")
+        if size_bytes:
+            raw.execute("CREATE TABLE filler (content BLOB)")
+            raw.execute("INSERT INTO filler VALUES (zeroblob(?))", (size_bytes,))
         raw.commit()
         raw.close()
         return path

@@ -2,7 +2,7 @@
 
 import pytest
 
-from messagehub.errors import DatabaseNotEmpty, DatabaseUnavailable, InvalidRequest
+from messagehub.errors import DatabaseNotEmpty, DatabaseUnavailable, InvalidRequest, StorageFull
 from storage.core.engine import Engine
 from tests.conformance.engines import Place
 from tests.conformance.operations import (
@@ -12,9 +12,12 @@ from tests.conformance.operations import (
     events,
     insert,
     operation,
+    publish,
     reasons,
     selected,
 )
+
+REQUEST_ID = "0190a000-0000-7000-8000-000000000001"
 
 
 async def test_a_new_database_stands_at_the_beginning_of_a_new_epoch(place: Place) -> None:
@@ -103,21 +106,50 @@ async def test_a_database_has_one_owner(place: Place) -> None:
     assert await selected(second) == [(1, 0)]
 
 
-async def test_an_empty_database_adopts_a_file(place: Place) -> None:
+async def test_an_empty_database_adopts_a_file_and_keeps_its_journal(place: Place) -> None:
     engine = place.make()
     before = await engine.open()
     # A journal that is not empty, in a database that is.
-    await done(engine, CREATE, "DROP TABLE items")
+    (made,) = await apply(engine, operation(CREATE, request_id=REQUEST_ID))
+    await done(engine, "DROP TABLE items")
+    await apply(engine, publish("character.levelled_up", b"7"))
+    told = await events(engine)
     assert await engine.adopt(place.adoptable()) == ["adopted"]
     assert await selected(engine, "SELECT n FROM adopted") == [(42,)]
-    assert await events(engine) == []
+    assert await events(engine) == told
+    (again,) = await apply(engine, operation(CREATE, request_id=REQUEST_ID))
+    assert (again.replayed, again.sequence) == (True, made.sequence), "outcomes stay"
     (outcome,) = await apply(engine, operation("INSERT INTO adopted VALUES (43)"))
-    assert outcome.sequence == 1
+    assert outcome.sequence == len(told) + 1, "no sequence is used twice"
     await engine.close()
     engine = place.make()
     after = await engine.open()
-    assert after.epoch != before.epoch, "old cursors must not be mistaken for new ones"
+    assert after.epoch == before.epoch, "cursors from before stay good"
+    assert after.sequence == outcome.sequence
+    assert (await events(engine))[:-1] == told
     assert await selected(engine, "SELECT n FROM adopted") == [(42,), (43,)]
+
+
+async def test_an_adoption_survives_the_loss_of_power(place: Place) -> None:
+    engine = await place.open()
+    await done(engine, CREATE, "DROP TABLE items")
+    told = await events(engine)
+    await engine.adopt(place.adoptable())
+    engine = await (await place.crash(engine)).open()
+    assert await selected(engine, "SELECT n FROM adopted") == [(42,)]
+    assert await events(engine) == told
+
+
+async def test_a_file_that_does_not_fit_beside_the_journal_is_not_adopted(place: Place) -> None:
+    engine = await place.open(database_bytes_max=200_000)
+    await done(engine, CREATE, "DROP TABLE items")
+    await apply(engine, publish("character.levelled_up", b"x" * 100_000))
+    told = await events(engine)
+    file = place.adoptable(size_bytes=120_000)
+    with pytest.raises(StorageFull):
+        await engine.adopt(file)
+    assert await events(engine) == told
+    await done(engine, CREATE)
 
 
 async def test_a_database_with_tables_adopts_nothing(place: Place, engine: Engine) -> None:

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from messagehub.v1 import hub_service_pb2, storage_service_pb2_grpc
-from tests.support.calls import CALL_SECONDS, query_request, rows, run_async
+from tests.support.calls import CALL_SECONDS, execute_request, query_request, rows, run_async
 from tests.support.processes import REPOSITORY, run_command
 from tests.support.refusals import refused
 from tests.support.servers import Servers, running_servers
@@ -177,6 +177,36 @@ async def test_what_is_no_database_is_not_adopted(servers: Servers, tmp_path: Pa
     assert status != 0
     assert "notes.txt" in errors
     assert await through_hub(servers.hub.address, "SELECT 1", "campaign") == [(1,)]
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/null", "/dev"])
+async def test_a_device_or_a_directory_is_not_adopted(servers: Servers, path: str) -> None:
+    status, output, errors = await adopt(servers.hub.address, "campaign_db", Path(path))
+    assert (status, output) == (1 if path != "/dev" else 2, "")
+    assert path in errors
+    assert await through_hub(servers.hub.address, "SELECT 1", "campaign") == [(1,)]
+
+
+async def test_outcomes_and_events_from_before_stay(
+    storage_stub: Any, servers: Servers, tmp_path: Path
+) -> None:
+    async def execute(query: str, **envelope: str) -> Any:
+        request = execute_request(query, service="campaign", **envelope)
+        return await storage_stub.Execute(request, timeout=CALL_SECONDS)
+
+    request_id = "0190a000-0000-7000-8000-00000000ad01"
+    first = await execute("CREATE TABLE once (n)", request_id=request_id)
+    last = await execute("DROP TABLE once")
+    file = tmp_path / "heroes.sqlite3"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE heroes (name)")
+    status, _, errors = await adopt(servers.hub.address, "campaign_db", file)
+    assert status == 0, errors
+    again = await execute("CREATE TABLE once (n)", request_id=request_id)
+    assert (again.replayed, again.sequence) == (True, first.sequence)
+    written = await execute("INSERT INTO heroes VALUES ('Ada')")
+    assert written.sequence == last.sequence + 1
+    await execute("DROP TABLE heroes")
 
 
 def pieces(content: bytes, **first: Any) -> list[hub_service_pb2.AdoptDatabaseRequest]:

@@ -25,6 +25,7 @@ from messagehub.v1.hub_service_pb2_grpc import HubServiceStub
 CHUNK_BYTES: Final = 1024 * 1024
 COPY_PAGES: Final = 1024
 TIMEOUT_SECONDS: Final = 3600.0
+_TABLES: Final = "SELECT count(*) FROM sqlite_master WHERE type IN ('table', 'view')"
 
 Told = Callable[[int, int], None]
 
@@ -72,37 +73,60 @@ def adopt(
 
 
 def copy_database(file: Path, directory: Path, told: Told) -> Copy:
-    """Copies a database, also one that others are writing to, at one moment of its life."""
+    """Copies a database, also one that others are writing to, at one moment of its life.
+
+    What is committed only in the write-ahead log beside it is part of that. Raises
+    `InvalidRequest` for what is no database, and for one that only its own program can make whole.
+    """
+    file = file.resolve()
+    if not file.is_file():
+        raise _refusal(file, "it is no regular file")
     path = directory / "copy.sqlite3"
-    # A database in WAL mode cannot be opened for reading where its companions cannot be made; if
-    # it has none, nobody is writing and the file is all there is.
-    alone = not file.with_name(f"{file.name}-wal").exists()
     try:
         _back_up(file, path, "mode=ro", told)
     except sqlite3.OperationalError as failure:
-        if not alone:
-            raise _refusal(file, failure) from failure
-        try:
-            _back_up(file, path, "mode=ro&immutable=1", told)
-        except sqlite3.Error as second:
-            raise _refusal(file, second) from second
+        _copy_alone(file, path, told, failure)
     except sqlite3.Error as failure:
-        raise _refusal(file, failure) from failure
+        raise _refusal(file, f"is it a SQLite database? {failure}") from failure
     with path.open("rb") as stream:
         checksum = hashlib.file_digest(stream, "sha256").hexdigest()
     return Copy(path, path.stat().st_size, checksum)
+
+
+def _copy_alone(file: Path, path: Path, told: Told, failure: sqlite3.Error) -> None:
+    """Copies a database that cannot be opened for reading, if that file is all there is of it.
+
+    One in WAL mode cannot be opened where its companions cannot be made; without companions nobody
+    is writing. What lies in companions would be missing from the copy, or half of it there.
+    """
+    for suffix, content in (("-wal", "committed changes"), ("-journal", "a broken-off change")):
+        companion = file.with_name(f"{file.name}{suffix}")
+        if companion.exists() and companion.stat().st_size:
+            raise _refusal(
+                file,
+                f"{companion.name} beside it may hold {content}, and cannot be used from here "
+                f"({failure}): open the database once with the program that wrote it, or with "
+                f"`sqlite3 '{file}' 'SELECT 1 FROM sqlite_master'`, where it may be written, then "
+                "adopt it again",
+            ) from failure
+    try:
+        _back_up(file, path, "mode=ro&immutable=1", told)
+    except sqlite3.Error as second:
+        raise _refusal(file, f"is it a SQLite database? {second}") from second
 
 
 def _back_up(file: Path, path: Path, mode: str, told: Told) -> None:
     def step(_status: int, remaining: int, total: int) -> None:
         told(total - remaining, total)
 
-    source = sqlite3.connect(f"file:{quote(str(file.resolve()))}?{mode}", uri=True)
+    source = sqlite3.connect(f"file:{quote(str(file))}?{mode}", uri=True)
     try:
         copy = sqlite3.connect(path)
         try:
             source.backup(copy, pages=COPY_PAGES, progress=step)
             copy.execute("PRAGMA journal_mode = DELETE")
+            if not copy.execute(_TABLES).fetchone()[0]:
+                raise _refusal(file, "it holds no tables, so there is nothing to adopt")
         finally:
             copy.close()
     finally:
@@ -153,8 +177,8 @@ def _requests(
             request = AdoptDatabaseRequest()
 
 
-def _refusal(file: Path, failure: sqlite3.Error) -> InvalidRequest:
-    return InvalidRequest(f"{file} cannot be copied, is it a SQLite database? {failure}")
+def _refusal(file: Path, why: str) -> InvalidRequest:
+    return InvalidRequest(f"{file} cannot be copied: {why}")
 
 
 def _progress() -> Progress:
