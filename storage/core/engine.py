@@ -112,7 +112,8 @@ class Engine(Protocol):
     async def apply(self, group: Sequence[Operation]) -> Applied:
         """Runs operations in order, in one commit where possible, until the group's time is over.
 
-        Raises `EngineLost` when the commit can be neither confirmed nor denied.
+        Raises `EngineLost` when the commit can be neither confirmed nor denied, also because the
+        database's files were taken away meanwhile.
         """
 
     async def drain(
@@ -143,7 +144,8 @@ class Engine(Protocol):
         """Forgets old journal entries, at most so many of them.
 
         Never forgets the newest entry, so that sequences are never used twice. Named subscriptions
-        that are too far behind to be waited for are marked as cut off in the same commit.
+        that are too far behind to be waited for are marked as cut off in the same commit. Raises
+        `EngineLost` if the database's files were taken away.
         """
 
     async def subscriptions(self, source_service: str, name: str) -> list[Standing]:

@@ -24,6 +24,7 @@ from storage.core.subscriptions import LagLimits, Standing
 from storage.sqlite import adoption, failures, journal, statements, subscriptions
 from storage.sqlite.connection import Connection
 from storage.sqlite.ownership import Ownership
+from storage.sqlite.presence import Presence
 from storage.sqlite.reader import Pages, Reader
 from storage.sqlite.statements import Runner, StatementLimits
 from storage.sqlite.subscriptions import Subscriptions
@@ -109,6 +110,7 @@ class SqliteEngine:
         self._connections.append(self._journal)
         self._transactions = self._make_transactions()
         self._opened = True
+        self._presence = await asyncio.to_thread(Presence, self._file, self._ownership.identity)
 
     def _make_writer(self, raw: sqlite3.Connection) -> Writer:
         mode = raw.execute("PRAGMA journal_mode").fetchone()[0]
@@ -179,7 +181,12 @@ class SqliteEngine:
 
     async def apply(self, group: Sequence[Operation]) -> Applied:
         """See the port."""
-        return await self._writing.run(lambda _: self._writer.apply(group))
+        return await self._writing.run(lambda _: self._apply(group))
+
+    def _apply(self, group: Sequence[Operation]) -> Applied:
+        applied = self._writer.apply(group)
+        self._presence.check()
+        return applied
 
     async def drain(
         self,
@@ -224,7 +231,8 @@ class SqliteEngine:
         return await self._run_on_journal(lambda raw: journal.recorded(raw, request_id))
 
     async def trim(self, *, older_than_us: int, keep_rows: int, at_most: int) -> Trimmed:
-        """See the port."""
+        """See the port. It comes by regularly, so it also looks at the files."""
+        await asyncio.to_thread(self._presence.check)
         kept, limits = self._writer.subscriptions, self._settings.subscription_lag
         try:
             return await self._writing.run(

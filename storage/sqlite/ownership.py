@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from messagehub.errors import DatabaseUnavailable
+from storage.sqlite.presence import Identity
 
 
 class Ownership:
@@ -38,6 +39,11 @@ class Ownership:
         self._descriptor = descriptor
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    @property
+    def identity(self) -> Identity:
+        """Which file is locked; raises `OSError` if the lock is not held."""
+        return Identity.of(os.fstat(-1 if self._descriptor is None else self._descriptor))
 
     def give_up(self) -> None:
         """Releases the lock; nothing happens if it is not held."""
