@@ -6,17 +6,26 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Meta, Struct, field
 
 from messagehub.serving import configuration
-from messagehub.serving.configuration import ConfigurationError
+from messagehub.serving.settings import (
+    BETWEEN_SERVERS,
+    MEBIBYTE,
+    YEAR_SECONDS,
+    AtMost,
+    Check,
+    Known,
+    MessageBytes,
+    Positive,
+    Seconds,
+    Streams,
+    listens,
+)
 
 Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,62}\Z")]
-# Where to listen is a host and a port; where to connect is any name that gRPC resolves.
-ListenAddress = Annotated[str, Meta(pattern=r"^\S+:[0-9]{1,5}\Z")]
+# Where to connect is any name that gRPC resolves.
 Address = Annotated[str, Meta(min_length=1)]
 Addresses = Annotated[list[Address], Meta(min_length=1)]
-Positive = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(gt=0)]
-
-MEBIBYTE: Final = 1024 * 1024
+# What may be nothing.
+SecondsOrNone = Annotated[float, Meta(ge=0, le=100 * YEAR_SECONDS)]
 DEFAULT_SERVICES: Final = ("character", "campaign", "auth", "metrics", "catalog")
 
 
@@ -33,7 +42,7 @@ class DatabaseConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class HubConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Read from `[hub]` of messagehub.toml, `MESSAGEHUB_HUB_*` and flags."""
 
-    listen: ListenAddress = "127.0.0.1:50051"
+    listen: str = "127.0.0.1:50051"
     # One storage server, or several that serve the same databases: the first of them that has a
     # database is asked for it. `databases` names others for single databases.
     storage: Address | Addresses = "127.0.0.1:50052"
@@ -51,13 +60,13 @@ class HubConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     grants: dict[Name, dict[Name, Literal["read", "write"]]] | None = None
 
     # Calls.
-    message_bytes_max: Positive = 16 * MEBIBYTE
+    message_bytes_max: MessageBytes = 16 * MEBIBYTE
     default_timeout_seconds: Seconds = 30.0
     query_seconds_max: Seconds = 600.0
-    concurrent_streams_max: Positive = 10_000
+    concurrent_streams_max: Streams = 10_000
     # At the end: for so long not ready and still serving, so that a load balancer can notice; then
     # for so long refusing what is new and finishing what is under way.
-    unready_seconds: Annotated[float, Meta(ge=0)] = 0.0
+    unready_seconds: SecondsOrNone = 0.0
     drain_seconds: Seconds = 10.0
 
     # Statements and batches.
@@ -65,7 +74,8 @@ class HubConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     parameters_max: Positive = 32_766
     batch_operations_max: Positive = 1_000
     query_page_rows_max: Positive = 1_000
-    adopt_chunk_bytes_max: Positive = MEBIBYTE
+    # A storage server takes no larger ones.
+    adopt_chunk_bytes_max: Annotated[int, Meta(ge=1, le=MEBIBYTE)] = MEBIBYTE
 
     # Operations on their way to the storage server.
     storage_frames_in_flight_max: Positive = 4
@@ -106,7 +116,7 @@ class HubConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     connect_seconds: Seconds = 2.0
     reconnect_seconds_min: Seconds = 0.1
     reconnect_seconds_max: Seconds = 0.3
-    keepalive_seconds: Annotated[float, Meta(ge=15)] = 20.0
+    keepalive_seconds: Annotated[float, Meta(ge=15, le=YEAR_SECONDS)] = 20.0
     keepalive_answer_seconds: Seconds = 10.0
 
     # Circuits, one for each database. One opens after so many failures in a row, or when this rate
@@ -126,8 +136,8 @@ class HubConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     retry_seconds_min: Seconds = 0.05
     retry_seconds_max: Seconds = 0.5
     retry_budget_share: Annotated[float, Meta(ge=0, le=1)] = 0.1
-    retry_budget_per_second: Annotated[float, Meta(ge=0)] = 1.0
-    retry_budget_max: Annotated[float, Meta(ge=0)] = 100.0
+    retry_budget_per_second: Annotated[float, Meta(ge=0, le=1e9)] = 1.0
+    retry_budget_max: Annotated[float, Meta(ge=0, le=1e9)] = 100.0
 
     # Watches of the status.
     status_watchers_max: Positive = 1_000
@@ -149,7 +159,7 @@ class HubConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     journal_reads_max: Positive = 8
     tail_linger_seconds: Seconds = 10.0
     # The storage server says something at least every 5 seconds.
-    tail_silence_seconds_max: Annotated[float, Meta(ge=6)] = 15.0
+    tail_silence_seconds_max: Annotated[float, Meta(ge=6, le=YEAR_SECONDS)] = 15.0
 
     def servers_of(self, database: str) -> tuple[str, ...]:
         """The storage servers of a database, each once, the preferred one first."""
@@ -158,46 +168,63 @@ class HubConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return (storage,) if isinstance(storage, str) else tuple(dict.fromkeys(storage))
 
 
+def _routes(known: Known) -> str | None:
+    """Checks that grants and databases name what is configured, and that grants have an effect."""
+    config: HubConfig = known.settings  # type: ignore[assignment]
+    owned = set(config.services.values())
+    configured = f"configured are {', '.join(sorted(owned))}"
+    for service, databases in (config.grants or {}).items():
+        place = known.place("grants")
+        if service not in config.services:
+            return f"{place}: there is no service {service}; configured are " + ", ".join(
+                sorted(config.services)
+            )
+        if unknown := databases.keys() - owned:
+            return f"{place}.{service}: there is no database {min(unknown)}; {configured}"
+        own = config.services[service]
+        if databases.get(own) == "read":
+            return (
+                f'{place}.{service}: {own} = "read" has no effect, because {own} is the service\'s '
+                "own database, which it may always write: leave it out, or give the service "
+                "another database of its own in [hub.services]"
+            )
+    if unknown := config.databases.keys() - owned:
+        return f"{known.place('databases')}: there is no database {min(unknown)}; {configured}"
+    return None
+
+
+CHECKS: Final[tuple[Check, ...]] = (
+    listens,
+    _routes,
+    *(
+        AtMost("message_bytes_max", key, f"the largest {what} would never be accepted")
+        for key, what in (("pending_bytes_max", "message"), ("inbox_bytes_max", "operation"))
+    ),
+    *(
+        AtMost(key, "message_bytes_max", f"the largest {what} would not fit a message")
+        for key, what in (
+            ("event_message_bytes_max", "message of events"),
+            ("inbox_page_bytes_max", "page of operations"),
+        )
+    ),
+    AtMost(
+        "circuit_window_calls_min",
+        "circuit_window_calls",
+        "the failure rate would never open a circuit",
+    ),
+    *(
+        AtMost(f"{prefix}_min", f"{prefix}_max", "the time would shrink from one to the next")
+        for prefix in (
+            "reconnect_seconds",
+            "delivery_retry_seconds",
+            "circuit_open_seconds",
+            "retry_seconds",
+        )
+    ),
+    *BETWEEN_SERVERS,
+)
+
+
 def load(*, file: Path | None = None, flags: dict[str, Any] | None = None) -> HubConfig:
     """Gives the hub's settings, also checked against each other; raises `ConfigurationError`."""
-    config = configuration.load("hub", HubConfig, file=file, flags=flags)
-    for service, databases in (config.grants or {}).items():
-        if service not in config.services:
-            raise ConfigurationError(
-                f"[hub] grants: there is no service {service}; configured are "
-                + ", ".join(sorted(config.services))
-            )
-        if unknown := databases.keys() - set(config.services.values()):
-            raise ConfigurationError(
-                f"[hub] grants.{service}: there is no database {min(unknown)}; configured are "
-                + ", ".join(sorted(set(config.services.values())))
-            )
-    if unknown := config.databases.keys() - set(config.services.values()):
-        raise ConfigurationError(
-            f"[hub] databases: there is no database {min(unknown)}; configured are "
-            + ", ".join(sorted(set(config.services.values())))
-        )
-    if config.pending_bytes_max < config.message_bytes_max:
-        raise ConfigurationError(
-            "[hub] pending_bytes_max must not be below message_bytes_max: "
-            "the largest message would never be accepted"
-        )
-    if config.inbox_bytes_max < config.message_bytes_max:
-        raise ConfigurationError(
-            "[hub] inbox_bytes_max must not be below message_bytes_max: "
-            "the largest operation would never be accepted"
-        )
-    if config.circuit_window_calls < config.circuit_window_calls_min:
-        raise ConfigurationError(
-            "[hub] circuit_window_calls must not be below circuit_window_calls_min: "
-            "the failure rate would never open a circuit"
-        )
-    for prefix in (
-        "reconnect_seconds",
-        "delivery_retry_seconds",
-        "circuit_open_seconds",
-        "retry_seconds",
-    ):
-        if getattr(config, f"{prefix}_max") < getattr(config, f"{prefix}_min"):
-            raise ConfigurationError(f"[hub] {prefix}_max must not be below {prefix}_min")
-    return config
+    return configuration.load("hub", HubConfig, file=file, flags=flags, checks=CHECKS)

@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 
 from messagehub.serving import logs
-from messagehub.serving.configuration import ConfigurationError, load
+from messagehub.serving.configuration import ConfigurationError
 from messagehub.serving.process import serve
-from storage.config import StorageConfig
+from storage.config import load
 from storage.server import StorageServer
 
 
@@ -30,7 +30,7 @@ def storage(
     """
     flags = {"data_dir": data_dir, "listen": listen, "log_level": log_level}
     try:
-        settings = load("storage", StorageConfig, file=config, flags=flags)
+        settings = load(file=config, flags=flags)
     except ConfigurationError as failure:
         click.echo(f"messagehub storage: {failure}", err=True)
         raise SystemExit(2) from None

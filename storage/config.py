@@ -1,13 +1,29 @@
 """The settings of the storage server; every limit has its unit in its name."""
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
-Positive = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(gt=0)]
+from messagehub.serving import configuration
+from messagehub.serving.settings import (
+    BETWEEN_SERVERS,
+    KIBIBYTE,
+    MEBIBYTE,
+    AtMost,
+    Check,
+    MessageBytes,
+    Positive,
+    Seconds,
+    Streams,
+    listens,
+)
 
-MEBIBYTE = 1024 * 1024
+# SQLite's own ceilings (sqlite.org/limits.html), and its largest page: a database that may not
+# even have one would have no limit at all.
+SqliteBytes = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+SqliteParameters = Annotated[int, Meta(ge=1, le=32_766)]
+DatabaseBytes = Annotated[int, Meta(ge=64 * KIBIBYTE, le=2**63 - 1)]
 
 
 class StorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -18,17 +34,17 @@ class StorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     # Messages. A frame carries many operations, so it may be larger than a call at the hub's door.
-    message_bytes_max: Positive = 64 * MEBIBYTE
-    concurrent_streams_max: Positive = 10_000
+    message_bytes_max: MessageBytes = 64 * MEBIBYTE
+    concurrent_streams_max: Streams = 10_000
     default_timeout_seconds: Seconds = 30.0
     frame_bytes_max: Positive = 4 * MEBIBYTE
     frame_acknowledge_seconds: Seconds = 0.005
     outgoing_bytes_max: Positive = 64 * MEBIBYTE
 
-    # Statements. SQLite's own ceilings are 32,766 parameters and 1,000,000,000 bytes.
-    statement_bytes_max: Positive = MEBIBYTE
-    parameters_max: Positive = 32_766
-    value_bytes_max: Positive = 16 * MEBIBYTE
+    # Statements.
+    statement_bytes_max: SqliteBytes = MEBIBYTE
+    parameters_max: SqliteParameters = 32_766
+    value_bytes_max: SqliteBytes = 16 * MEBIBYTE
     read_seconds_max: Seconds = 30.0
     write_seconds_max: Seconds = 10.0
     query_seconds_max: Seconds = 600.0
@@ -56,7 +72,7 @@ class StorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     # Databases.
     databases_open_max: Positive = 512
-    database_bytes_max: Positive = 64 * 1024 * MEBIBYTE
+    database_bytes_max: DatabaseBytes = 64 * 1024 * MEBIBYTE
     idle_close_seconds: Seconds = 300.0
     reopen_seconds: Seconds = 1.0
 
@@ -86,3 +102,23 @@ class StorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     commit_hold_seconds_max: Seconds = 5.0
 
     drain_seconds: Seconds = 10.0
+
+
+CHECKS: Final[tuple[Check, ...]] = (
+    listens,
+    *(
+        AtMost(key, "message_bytes_max", f"the largest {what} would not fit a message")
+        for key, what in (
+            ("result_bytes_max", "result"),
+            ("page_bytes_max", "page"),
+            ("frame_bytes_max", "frame"),
+            ("tail_message_bytes_max", "message of events"),
+        )
+    ),
+    *BETWEEN_SERVERS,
+)
+
+
+def load(*, file: Path | None = None, flags: dict[str, Any] | None = None) -> StorageConfig:
+    """Gives the settings, also checked against each other; raises `ConfigurationError`."""
+    return configuration.load("storage", StorageConfig, file=file, flags=flags, checks=CHECKS)

@@ -121,7 +121,8 @@ class SqliteEngine:
                 f"{mode}, synchronous {synchronous}): is the file system without shared memory?"
             )
         page_bytes = raw.execute("PRAGMA page_size").fetchone()[0]
-        raw.execute(f"PRAGMA max_page_count = {self._settings.database_bytes_max // page_bytes}")
+        pages_max = max(1, self._settings.database_bytes_max // page_bytes)  # 0 would be no limit
+        raw.execute(f"PRAGMA max_page_count = {pages_max}")
         journal.set_up(raw, os.urandom(EPOCH_BYTES).hex())
         subscriptions.set_up(raw)
         records.set_up(raw)

@@ -62,7 +62,20 @@ def test_services_and_grants_come_from_the_file(tmp_path):
         ("[hub]\nkeepalive_seconds = 5", r"\[hub\] keepalive_seconds"),
         ('[hub]\nlog_level = "loud"', r"\[hub\] log_level"),
         ('[hub]\nlisten = ""', r"\[hub\] listen"),
-        ('[hub]\nlisten = "localhost"', r"\[hub\] listen"),
+        ('[hub]\nlisten = "localhost"', r"\[hub\] listen.*HOST:PORT"),
+        ('[hub]\nlisten = "localhost:65536"', r"\[hub\] listen.*from 0 .* to 65535"),
+        ('[hub]\nlisten = "localhost:"', r"\[hub\] listen"),
+        ('[hub]\nlisten = ":50051"', r"\[hub\] listen"),
+        ('[hub]\nlisten = "::1:50051"', r"\[hub\] listen.*\[::1\]:50051"),
+        ('[hub]\nlisten = "unix:/run/hub"', r"\[hub\] listen"),
+        ("[hub]\ndrain_seconds = inf", r"\[hub\] drain_seconds"),
+        ("[hub]\ndrain_seconds = nan", r"\[hub\] drain_seconds"),
+        ("[hub]\nunready_seconds = inf", r"\[hub\] unready_seconds"),
+        ("[hub]\nkeepalive_seconds = inf", r"\[hub\] keepalive_seconds"),
+        ("[hub]\nretry_budget_max = nan", r"\[hub\] retry_budget_max"),
+        ("[hub]\nmessage_bytes_max = 4_000_000_000", r"\[hub\] message_bytes_max"),
+        ("[hub]\nconcurrent_streams_max = 4_000_000_000", r"\[hub\] concurrent_streams_max"),
+        ("[hub]\nadopt_chunk_bytes_max = 2_000_000", r"\[hub\] adopt_chunk_bytes_max"),
         ('[hub]\nstorage = ""', r"\[hub\] storage"),
         ("[hub.services]", r"\[hub\] services"),
         ('[hub.services]\nShop = "shop_db"', r"\[hub\] services"),
@@ -71,6 +84,7 @@ def test_services_and_grants_come_from_the_file(tmp_path):
         (f'[hub.services]\nshop = "{"d" * 64}"', r"\[hub\] services"),
         ('[hub.services]\nshop = "shop_db\\n"', r"\[hub\] services"),
         ('[hub.grants.auth]\nauth_db = "own"', r"\[hub\] grants"),
+        ('[hub.grants.auth]\nauth_db = "read"', r"grants\.auth: auth_db = .read. has no effect"),
         ('[hub.grants.ghost]\nauth_db = "read"', r"grants: there is no service ghost.*auth"),
         ('[hub.grants.auth]\nghost_db = "read"', r"grants\.auth: there is no database ghost_db"),
         ("[hub]\nstorage = []", r"\[hub\] storage"),
@@ -95,6 +109,72 @@ def test_services_and_grants_come_from_the_file(tmp_path):
 def test_what_does_not_fit_is_refused_with_its_place(tmp_path, text, place):
     with pytest.raises(ConfigurationError, match=place):
         load(file=written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "[hub]\nmessage_bytes_max = 1_000_000_000",
+            "[hub] message_bytes_max must not be above pending_bytes_max (67,108,864, the default)",
+        ),
+        (
+            "[hub]\nevent_message_bytes_max = 2_000\nmessage_bytes_max = 1_000",
+            "[hub] message_bytes_max must not be below event_message_bytes_max (2,000, ",
+        ),
+        (
+            "[storage]\nresult_bytes_max = 40_000_000",
+            "[storage] result_bytes_max must not be above [hub] message_bytes_max (16,777",
+        ),
+        (
+            "[storage]\nresult_bytes_max = 40_000_000\n[hub]\nmessage_bytes_max = 30_000_000",
+            "[hub] message_bytes_max must not be below [storage] result_bytes_max (40,0",
+        ),
+        (
+            "[storage]\nmessage_bytes_max = 10_000_000",
+            "[storage] message_bytes_max must not be below [hub] message_bytes_max (16,77",
+        ),
+        (
+            "[storage]\njournal_age_seconds_max = 3600",
+            "[storage] journal_age_seconds_max must be above [hub] inbox_age_seconds_max (25",
+        ),
+        (
+            "[hub]\ndelivery_attempt_seconds = 2\n[storage]\nwrite_seconds_max = 2",
+            "[hub] delivery_attempt_seconds must be above [storage] write_seconds_max (2, ",
+        ),
+        (
+            "[storage]\ntail_heartbeat_seconds = 20.0",
+            "[storage] tail_heartbeat_seconds must be below [hub] tail_silence_seconds_max (1",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused_with_both_places(tmp_path, text, problem):
+    file = written(tmp_path, text)
+    with pytest.raises(ConfigurationError) as caught:
+        load(file=file)
+    assert str(caught.value).startswith(f"{file}: {problem.format(file=file)}")
+
+
+def test_contradictions_are_told_where_they_were_given(tmp_path, monkeypatch):
+    file = written(tmp_path, "[hub]\npending_bytes_max = 5")
+    monkeypatch.setenv("MESSAGEHUB_HUB_PENDING_BYTES_MAX", "6")
+    with pytest.raises(
+        ConfigurationError, match=r"^environment variable .*_PENDING_BYTES_MAX must"
+    ):
+        load(file=file)
+    monkeypatch.delenv("MESSAGEHUB_HUB_PENDING_BYTES_MAX")
+    monkeypatch.setenv("MESSAGEHUB_STORAGE_JOURNAL_AGE_SECONDS_MAX", "60")
+    with pytest.raises(
+        ConfigurationError, match=r"^environment variable .*_AGE_SECONDS_MAX must be"
+    ):
+        load(file=written(tmp_path, ""))
+    with pytest.raises(ConfigurationError, match=r"^flag --listen: 'localhost' is no HOST:PORT"):
+        load(file=written(tmp_path, ""), flags={"listen": "localhost"})
+
+
+def test_settings_of_the_other_server_that_are_no_numbers_are_its_own_business(tmp_path):
+    text = '[storage]\njournal_age_seconds_max = "long"\nnonsense = 1\nlisten = "nowhere"\n'
+    assert load(file=written(tmp_path, text)) == HubConfig()
 
 
 def test_a_database_has_the_storage_servers_of_the_hub_or_its_own(tmp_path):

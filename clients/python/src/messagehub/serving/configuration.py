@@ -10,11 +10,13 @@ import difflib
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
+
+from messagehub.serving.settings import Check, Known, Setting
 
 FILE_NAME: Final = "messagehub.toml"
 TABLES: Final = ("hub", "storage")
@@ -36,27 +38,52 @@ def load(
     file: Path | None = None,
     environment: Mapping[str, str] | None = None,
     flags: Mapping[str, Any] | None = None,
+    checks: Sequence[Check] = (),
 ) -> Settings:
     """Gives the settings of one server, or raises `ConfigurationError`.
 
     Without `file`, `messagehub.toml` in the working directory is read if it is there. A flag that
-    is None was not given.
+    is None was not given. `checks` are about settings that fit one by one.
     """
-    layers = (
-        _from_file(table, file),
-        _from_environment(table, os.environ if environment is None else environment),
-        {
-            key: (f"flag --{key.replace('_', '-')}", value)
-            for key, value in (flags or {}).items()
-            if value is not None
-        },
-    )
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        for key, (place, value) in layer.items():
-            _check(settings, key, place, value)
-            merged[key] = value
-    return msgspec.convert(merged, settings, strict=False)
+    variables = os.environ if environment is None else environment
+    given = _given(table, file, variables)
+    given |= {
+        key: (f"flag --{key.replace('_', '-')}", value)
+        for key, value in (flags or {}).items()
+        if value is not None
+    }
+    for key, (place, value) in given.items():
+        _check(settings, key, place, value)
+    merged = {key: value for key, (_, value) in given.items()}
+    loaded = msgspec.convert(merged, settings, strict=False)
+    places = {key: place for key, (place, _) in given.items()}
+    others = {
+        f"{other}.{key}": Setting(f"[{other}] {key}", number, place)
+        for other in TABLES
+        if other != table
+        for key, (place, value) in _given(other, file, variables).items()
+        if (number := _number(value)) is not None
+    }
+    known = Known(table, loaded, places, others)
+    for check in checks:
+        if problem := check(known):
+            raise ConfigurationError(problem)
+    return loaded
+
+
+def _given(
+    table: str, file: Path | None, environment: Mapping[str, str]
+) -> dict[str, tuple[str, Any]]:
+    """What the file says for a server, and over it the environment: value and place by key."""
+    return _from_file(table, file) | _from_environment(table, environment)
+
+
+def _number(value: Any) -> float | None:
+    """A setting of the other server, which checks its kind by itself."""
+    try:
+        return msgspec.convert(value, int | float, strict=False)
+    except msgspec.ValidationError:
+        return None
 
 
 def _check(settings: type[msgspec.Struct], key: str, place: str, value: Any) -> None:
