@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import json
 import sqlite3
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from messagehub.channel import decode
 from messagehub.cli.connection import as_json_option, open_hub, service_of, target_options
+from messagehub.cli.printable import json_text, printable
 from messagehub.errors import InvalidRequest
 from messagehub.v1.hub_service_pb2 import AdoptDatabaseRequest, AdoptDatabaseResponse
 from messagehub.v1.hub_service_pb2_grpc import HubServiceStub
@@ -65,11 +65,11 @@ def adopt(
         adopted = upload(target, service, database, copied, told, timeout or TIMEOUT_SECONDS)
     tables = list(adopted.tables)
     if as_json:
-        click.echo(json.dumps({"database": adopted.database, "tables": tables}))
+        click.echo(json_text({"database": adopted.database, "tables": tables}))
         return
-    click.echo(f"{adopted.database} holds {len(tables)} tables of {file}:")
+    click.echo(printable(f"{adopted.database} holds {len(tables)} tables of {file}:"))
     for table in tables:
-        click.echo(f"  {table}")
+        click.echo(printable(f"  {table}"))
 
 
 def copy_database(file: Path, directory: Path, told: Told) -> Copy:

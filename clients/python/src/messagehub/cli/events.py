@@ -1,7 +1,6 @@
 """`messagehub events`: what happens, as it happens."""
 
 import asyncio
-import json
 from typing import Any, Final
 
 import click
@@ -9,7 +8,7 @@ from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 
 from messagehub.cli.connection import as_json_option, open_hub, service_of, target_options
-from messagehub.cli.tables import printable
+from messagehub.cli.printable import json_text, printable
 from messagehub.client import Hub
 from messagehub.cloudevents import to_cloudevent
 from messagehub.errors import InvalidRoute
@@ -129,4 +128,4 @@ def _one_line(text: str) -> str:
 def json_line(event: Event) -> str:
     """Gives an event as a CloudEvent in JSON, with its cursor."""
     fields = {**to_cloudevent(event.message), "cursor": event.cursor}
-    return json.dumps(fields, ensure_ascii=False)
+    return json_text(fields)

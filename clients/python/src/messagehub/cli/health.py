@@ -1,7 +1,6 @@
 """`messagehub health`: the standard health probe, for people and for scripts."""
 
 import asyncio
-import json
 from typing import Any, Final
 
 import click
@@ -10,6 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from messagehub.channel import decode
 from messagehub.cli.connection import as_json_option, open_hub, target_options
+from messagehub.cli.printable import json_text
 from messagehub.cli.tables import aligned
 from messagehub.client import TIMEOUT_SECONDS, Hub
 from messagehub.errors import NotBuiltYet
@@ -65,7 +65,7 @@ def health(
 
     found = asyncio.run(ask())
     if as_json:
-        click.echo(json.dumps(found))
+        click.echo(json_text(found))
     else:
         click.echo(aligned(["NAME", "STATUS"], [(f'"{k}"', v) for k, v in found.items()]))
     if found[name or READY] != SERVING:

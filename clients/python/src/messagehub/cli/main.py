@@ -14,6 +14,8 @@ from typing import IO, Any, Final, cast
 import click
 
 from messagehub import __version__
+from messagehub.cli import output
+from messagehub.cli.printable import printable
 from messagehub.errors import HubError
 
 ENTRY_POINTS: Final = "messagehub.commands"
@@ -37,16 +39,16 @@ class CallFailed(click.ClickException):
     """A call that failed: one line with its reason, then one for each field it names."""
 
     def __init__(self, error: HubError) -> None:
-        super().__init__(" ".join(error.message.split()))
+        super().__init__(printable(" ".join(error.message.split())))
         self.error = error
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Prints the lines."""
         click.echo(f"error: {self._line()}", file=file, err=True)
         for field, problem in self.error.fields.items():
-            click.echo(f"  {field}: {problem}", file=file, err=True)
+            click.echo(printable(f"  {field}: {problem}"), file=file, err=True)
         for note in getattr(self.error, "__notes__", ()):
-            click.echo(f"  {note}", file=file, err=True)
+            click.echo(printable(f"  {note}"), file=file, err=True)
 
     def _line(self) -> str:
         if target := self.error.metadata.get("target"):
@@ -69,6 +71,7 @@ class Commands(click.Group):
         """Imports a command."""
         del ctx
         if cmd_name in CLIENT_COMMANDS:
+            output.check_open()
             # A client's standard error is for people; what gRPC logs there is not.
             os.environ.setdefault("GRPC_VERBOSITY", "NONE")
             home = import_module(CLIENT_COMMANDS[cmd_name])
@@ -77,10 +80,16 @@ class Commands(click.Group):
             return cast("click.Command", point.load())
         return None
 
+    def make_context(self, *arguments: Any, **more: Any) -> click.Context:
+        """Reads the arguments, and prints what they ask for by themselves, such as `--help`."""
+        with output.told():
+            return super().make_context(*arguments, **more)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command; an interruption is quiet, a failed call one line."""
+        """Runs the command; an interruption is quiet, a failed call or lost output one line."""
         try:
-            return super().invoke(ctx)
+            with output.told():
+                return super().invoke(ctx)
         except HubError as error:
             raise CallFailed(error) from error
         except KeyboardInterrupt:

@@ -1,14 +1,14 @@
 """`messagehub operations`: what was submitted for later delivery, and what became of it."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Final
 
 import click
 
 from messagehub.cli.connection import ATTEMPTS_MAX, as_json_option, open_hub, target_options
-from messagehub.cli.tables import aligned, json_value, printable
+from messagehub.cli.printable import json_text, printable
+from messagehub.cli.tables import aligned, json_value
 from messagehub.client import Hub
 from messagehub.errors import AccessDenied, HubError, InvalidRoute, OperationNotFound
 from messagehub.operations import OperationState, SubmittedOperation
@@ -223,7 +223,7 @@ def json_line(operation: SubmittedOperation) -> str:
         fields["last_insert_id"] = operation.last_insert_id
         fields["columns"] = list(operation.columns)
         fields["rows"] = [[json_value(value) for value in row] for row in operation.rows]
-    return json.dumps(fields, ensure_ascii=False, allow_nan=False)
+    return json_text(fields)
 
 
 def _cell(value: Any) -> str:

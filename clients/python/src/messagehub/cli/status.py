@@ -1,7 +1,6 @@
 """`messagehub status`: how the hub stands, on one screen."""
 
 import asyncio
-import json
 from contextlib import aclosing
 from typing import Final
 
@@ -9,6 +8,7 @@ import click
 from google.protobuf.json_format import MessageToDict
 
 from messagehub.cli.connection import as_json_option, open_hub, target_options
+from messagehub.cli.printable import json_text, printable
 from messagehub.cli.status_watch import follow_status
 from messagehub.cli.tables import aligned
 from messagehub.client import Hub
@@ -78,7 +78,7 @@ async def _show_live(target: str, timeout: float | None, *, as_json: bool) -> No
     ):
         async for found in statuses:
             if isinstance(found, HubError):
-                click.echo(f"the hub is lost, waiting for it: {found.message}", err=True)
+                click.echo(printable(f"the hub is lost, waiting for it: {found.message}"), err=True)
                 continue
             if as_json:
                 click.echo(_json(found))
@@ -91,7 +91,7 @@ def _json(found: HubStatus) -> str:
     fields = MessageToDict(
         found, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    return json.dumps(fields, ensure_ascii=False)
+    return json_text(fields)
 
 
 async def _when_ready(hub: Hub, seconds: float) -> HubStatus:
@@ -147,7 +147,7 @@ def screen(found: HubStatus, target: str) -> str:
         for each in found.databases
         if each.detail and not each.available
     ]
-    return "\n".join(parts)
+    return printable("\n".join(parts))
 
 
 def _database(found: DatabaseStatus, services: list[str]) -> list[str]:

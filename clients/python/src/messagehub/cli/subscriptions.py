@@ -1,7 +1,6 @@
 """`messagehub subscriptions`: the names that the hub remembers, and how far behind they are."""
 
 import asyncio
-import json
 from datetime import UTC, datetime
 from typing import Final
 
@@ -9,6 +8,7 @@ import click
 from google.protobuf.json_format import MessageToDict
 
 from messagehub.cli.connection import as_json_option, open_hub, target_options
+from messagehub.cli.printable import json_text, printable
 from messagehub.cli.tables import aligned
 from messagehub.client import Hub
 from messagehub.errors import InvalidRequest, SubscriptionNotFound
@@ -64,7 +64,7 @@ def show(
             fields = MessageToDict(
                 each, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
             )
-            click.echo(json.dumps(fields, ensure_ascii=False))
+            click.echo(json_text(fields))
     else:
         click.echo(aligned(HEADING, map(_line, found)))
     if unavailable:
@@ -86,7 +86,7 @@ def delete(*, name: str, service: str | None, target: str, timeout: float | None
             return hub.service
 
     owner = asyncio.run(forget())
-    click.echo(f"{name} of {owner} is deleted")
+    click.echo(printable(f"{name} of {owner} is deleted"))
 
 
 async def _all(hub: Hub, service: str | None) -> tuple[list[Subscription], set[str]]:

@@ -4,7 +4,6 @@ Each of them holds a bounded number of rows, however many there are.
 """
 
 import base64
-import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from messagehub.cli.printable import CONTROLS, json_text, printable
 from messagehub.client import Result
 from messagehub.values import SqlValue
 
@@ -26,14 +26,16 @@ __all__ = [
     "TerminalTables",
     "aligned",
     "json_value",
-    "printable",
     "row_printer",
 ]
 
 # The widths of a table's columns come from its rows, so the rows come in tables of this many.
 TABLE_ROWS_MAX: Final = 1000
 BLOB_BYTES_SHOWN: Final = 32
-_ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+_ESCAPES: Final = str.maketrans(
+    {chr(code): f"\\x{code:02x}" for code in CONTROLS}
+    | {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+)
 
 
 class RowPrinter(Protocol):
@@ -105,8 +107,8 @@ class TerminalTables:
 class TabSeparated:
     r"""A line of names, then a line for each row, with tabs between.
 
-    NULL is `\N`; tabs, line ends and backslashes in texts are `\t`, `\n`, `\r` and `\\`; blobs are
-    `x'hex'`.
+    NULL is `\N`; tabs, line ends and backslashes in texts are `\t`, `\n`, `\r` and `\\`, other
+    control characters `\xHH`; blobs are `x'hex'`.
     """
 
     def begin(self, columns: Sequence[str]) -> None:
@@ -166,7 +168,7 @@ class JsonLines:
         )
 
     def _print(self, fields: dict[str, Any]) -> None:
-        click.echo(json.dumps(fields, ensure_ascii=False, allow_nan=False))
+        click.echo(json_text(fields))
 
 
 def aligned(heading: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -177,16 +179,6 @@ def aligned(heading: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in cells
     )
-
-
-def printable(text: str) -> str:
-    """Gives the text with its control characters spelled out, except for line ends.
-
-    A terminal obeys control characters, and what stands in a database is anybody's.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def _outcome_line(result: Result) -> str:
