@@ -19,6 +19,7 @@ from messagehub.errors import (
     HubError,
     InternalError,
     QueueFull,
+    Recording,
     StorageUnavailable,
 )
 from messagehub.status import from_status
@@ -266,7 +267,10 @@ def _decoded(outcome: storage.Outcome) -> Outcome | HubError:
     if kind == "result":
         return outcome
     if kind == "error":
-        return from_status(outcome.error)
+        error = from_status(outcome.error)
+        if outcome.sequence:
+            error.recording = Recording(outcome.sequence, outcome.schema_version, outcome.replayed)
+        return error
     return InternalError("the storage server answered an operation without an outcome")
 
 

@@ -20,8 +20,9 @@ from hub.api.operation_messages import (
     selection,
 )
 from hub.core.delivery.submissions import Submissions
+from hub.core.ports import Outcome
 from hub.core.routing.router import Draft, Router, Settled
-from messagehub.errors import HubError, ResultTooLarge
+from messagehub.errors import HubError, Recording, ResultTooLarge
 from messagehub.serving.interceptor import time_left
 from messagehub.status import to_status
 from messagehub.v1 import storage_service_pb2 as messages
@@ -192,19 +193,16 @@ class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
     ) -> int:
         """Adds one result and gives the bytes of its rows."""
         database, outcome = settled
+        added = response.results.add(database=database)
         if isinstance(outcome, HubError):
-            response.results.add(database=database, error=to_status(outcome))
+            added.error.CopyFrom(to_status(outcome))
+            _place(added, outcome.recording)
             return 0
+        _place(added, outcome)
         size: int = outcome.result.ByteSize() if outcome.result.rows else 0
         if size > bytes_left:
-            response.results.add(database=database, error=to_status(self._too_much()))
+            added.error.CopyFrom(to_status(self._too_much()))
             return 0
-        added = response.results.add(
-            database=database,
-            sequence=outcome.sequence,
-            schema_version=outcome.schema_version,
-            replayed=outcome.replayed,
-        )
         added.result.CopyFrom(outcome.result)
         return size
 
@@ -214,3 +212,11 @@ class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
             f"{self._message_bytes_max} bytes: send it again alone, with the same request_id",
             metadata={"limit_bytes": str(self._message_bytes_max)},
         )
+
+
+def _place(added: messages.BatchResult, recorded: Outcome | Recording | None) -> None:
+    """Says where an outcome stands in the journal, if it does."""
+    if recorded is not None:
+        added.sequence = recorded.sequence
+        added.schema_version = recorded.schema_version
+        added.replayed = recorded.replayed

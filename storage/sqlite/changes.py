@@ -5,9 +5,10 @@ from typing import Final
 
 from messagehub.errors import AccessDenied, StatementForbidden
 from messagehub.v1.statement_pb2 import Column, ResultSet, Statement
+from storage.core.engine import Access
 from storage.sqlite import failures, journal
 from storage.sqlite.guard import RESERVED_PREFIX
-from storage.sqlite.statements import Runner, inserts
+from storage.sqlite.statements import RETURN_LESS, STREAM, Runner, access, inserts
 
 # A table of the connection's own: inserting 0 into it makes `last_insert_rowid` 0, which nothing
 # else can, so that a statement that inserts no row does not report an earlier one's.
@@ -84,7 +85,8 @@ class Changes:
             result = ResultSet()
             if cursor.description is not None:
                 result.columns.extend(Column(name=column[0]) for column in cursor.description)
-                self._runner.fetch(cursor, result)
+                reading = access(statement) is Access.READ
+                self._runner.fetch(cursor, result, remedy=STREAM if reading else RETURN_LESS)
             result.rows_affected = self._affected(cursor, changes)
             if inserts(statement) and self._raw.total_changes != changes:
                 result.last_insert_id = cursor.lastrowid or 0

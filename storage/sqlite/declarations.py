@@ -8,6 +8,7 @@ its parameters, which a view may not have. Done once per text and shape of the s
 import re
 import sqlite3
 from collections import OrderedDict
+from functools import lru_cache
 from typing import Final
 
 from messagehub.v1.statement_pb2 import Column
@@ -21,11 +22,26 @@ TEXT_CHARACTERS_REMEMBERED: Final = 4096
 _PARAMETERS: Final = re.compile(
     r"""('(?>[^']|'')*+(?:'|\Z)|"(?>[^"]|"")*+(?:"|\Z)|`(?>[^`]|``)*+(?:`|\Z)|\[[^\]]*+(?:\]|\Z)"""
     r"""|--[^\n]*|/\*.*?(?:\*/|\Z))"""
-    r"""|\?\d*|[:@$]\w+(?:::\w+)*(?:\([^)]*\))?""",
+    r"""|\?\d*|[:@$][\w$\x80-\U0010ffff]+(?:::[\w$\x80-\U0010ffff]+)*(?:\([^)]*\))?""",
     re.DOTALL,
 )
 _VIEW: Final = f"{RESERVED_PREFIX}declared"
 _BOOLEAN: Final = frozenset({"BOOLEAN", "BOOL"})
+
+
+def parameter_names(query: str) -> frozenset[str]:
+    """The names of a query's parameters, without their prefixes, as values are bound to them."""
+    if len(query) > TEXT_CHARACTERS_REMEMBERED:
+        return _names(query)
+    return _remembered_names(query)
+
+
+def _names(query: str) -> frozenset[str]:
+    found = _PARAMETERS.finditer(query)
+    return frozenset(each.group()[1:] for each in found if each.group(1) is None)
+
+
+_remembered_names = lru_cache(maxsize=TEXTS_REMEMBERED)(_names)
 
 
 class Declarations:

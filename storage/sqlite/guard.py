@@ -187,5 +187,7 @@ class Guard:
         if action == sqlite3.SQLITE_FUNCTION:
             return second not in _FUNCTIONS_DENIED
         if action == sqlite3.SQLITE_PRAGMA:
-            return first in _READING_PRAGMAS or (first in _PLAIN_PRAGMAS and second is None)
-        return action in _VIRTUAL and second in _MODULES and not _reserved(first)
+            name = (first or "").lower()  # as it was written
+            return name in _READING_PRAGMAS or (name in _PLAIN_PRAGMAS and second is None)
+        module = (second or "").lower()
+        return action in _VIRTUAL and module in _MODULES and not _reserved(first)

@@ -20,19 +20,22 @@ from messagehub.v1.statement_pb2 import ResultSet, Statement
 from storage.core.engine import Access
 from storage.core.operation import Operation
 from storage.sqlite.connection import PROGRESS_INSTRUCTIONS
+from storage.sqlite.declarations import parameter_names
 from storage.sqlite.guard import Guard, caller_text
 from storage.sqlite.values import append_rows, check_size, parameters
 
 FETCH_ROWS_MAX: Final = 256
 FIRST_ROWS: Final = 2
+NAMES_TOLD_MAX: Final = 5
 TEXTS_REMEMBERED: Final = 4096
 # Longer texts are looked at again each time, so that what is remembered stays small.
 TEXT_CHARACTERS_REMEMBERED: Final = 4096
 
 # Both patterns are made so that no text takes more than one pass: what was matched is not given
 # back (`(?>…)`, `*+`), and what is not closed reaches to the end.
+# A byte order mark is white space to SQLite.
 _FIRST_WORD: Final = re.compile(
-    r"(?>\s+|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*+([A-Za-z]+)", re.DOTALL
+    r"(?>[\s\ufeff]+|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*+([A-Za-z]+)", re.DOTALL
 )
 # What a text is made of, as far as it matters to find its words outside of parentheses.
 _PARTS: Final = re.compile(
@@ -44,6 +47,11 @@ _READING: Final = frozenset({"SELECT", "VALUES", "EXPLAIN", "PRAGMA"})
 _CHANGING: Final = frozenset({"INSERT", "REPLACE", "UPDATE", "DELETE"})
 _INSERTING: Final = frozenset({"INSERT", "REPLACE", "WITH"})
 _NOTHING: Final[frozenset[int]] = frozenset()
+_BLANK: Final = " \t\r\n\f\v\ufeff"
+
+# What to do about a result that is too large.
+STREAM: Final = "use Query, which streams, or select less"
+RETURN_LESS: Final = "nothing was changed; return less, and read the rest with Query"
 
 
 @dataclass(slots=True, frozen=True)
@@ -170,7 +178,11 @@ class Runner:
                 raise _unreadable(failure) from failure
 
     def fetch(
-        self, cursor: sqlite3.Cursor, result: ResultSet, booleans: frozenset[int] = _NOTHING
+        self,
+        cursor: sqlite3.Cursor,
+        result: ResultSet,
+        booleans: frozenset[int] = _NOTHING,
+        remedy: str = STREAM,
     ) -> None:
         """Fetches all rows into a result, within the limits of one answer."""
         limits = self.limits
@@ -181,13 +193,12 @@ class Runner:
             rows += len(batch)
             if rows > limits.result_rows_max:
                 raise ResultTooLarge(
-                    f"the result is over {limits.result_rows_max} rows: use Query, which streams, "
-                    "or select less",
+                    f"the result is over {limits.result_rows_max} rows: {remedy}",
                     metadata={"limit_rows": str(limits.result_rows_max)},
                 )
             fetched = append_rows(result, batch, booleans)
             size += fetched
-            check_size(size, limits.result_bytes_max)
+            check_size(size, limits.result_bytes_max, remedy)
             if len(batch) < wanted:
                 break
             wanted = rows_that_fit(wanted, fetched, limits.result_bytes_max - size)
@@ -226,14 +237,38 @@ class Runner:
                 fields={"statement.query": "uses VACUUM"},
             )
         if not word:
-            raise InvalidStatement(
-                "statement.query holds no SQL statement",
-                fields={"statement.query": "is empty but for comments"},
-            )
+            raise _wordless(statement.query)
+        _check_names(statement)
 
     def _interrupt(self) -> bool:
         current = self._current
         return current is not None and (current.cancelled or self._clock() >= self._until)
+
+
+def _wordless(query: str) -> InvalidStatement:
+    if query.lstrip(_BLANK).startswith(";") and query.strip(f"{_BLANK};"):
+        return InvalidStatement(
+            "statement.query begins with a semicolon, which ends an empty statement: leave it out, "
+            "and send one statement in a call",
+            fields={"statement.query": "begins with a semicolon"},
+        )
+    return InvalidStatement(
+        "statement.query holds no SQL statement: it begins with no keyword",
+        fields={"statement.query": "begins with no SQL keyword"},
+    )
+
+
+def _check_names(statement: Statement) -> None:
+    """Refuses what Python's sqlite3 would leave out in silence."""
+    if not statement.named_parameters:
+        return
+    superfluous = sorted(statement.named_parameters.keys() - parameter_names(statement.query))
+    if superfluous:
+        named = ", ".join(superfluous[:NAMES_TOLD_MAX])
+        raise InvalidStatement(
+            f"the statement has no parameter named {named}: leave it out, or correct its name",
+            fields={f"statement.named_parameters[{superfluous[0]}]": "is not in the statement"},
+        )
 
 
 def _misused(failure: Exception) -> HubError:

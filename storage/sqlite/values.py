@@ -92,10 +92,10 @@ def _append_blob(target: Value, blob: bytes) -> int:
     return len(blob)
 
 
-def check_size(size: int, limit: int) -> None:
-    """Refuses a result that is too large for one message."""
+def check_size(size: int, limit: int, remedy: str) -> None:
+    """Refuses a result that is too large for one message; `remedy` says what to do."""
     if size > limit:
         raise ResultTooLarge(
-            f"the result is over {limit} bytes: use Query, which streams, or select less",
+            f"the result is over {limit} bytes: {remedy}",
             metadata={"limit_bytes": str(limit)},
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from messagehub.errors import RequestIdReused
+from messagehub.errors import InvalidRequest, RequestIdReused
 from storage.core.engine import Engine
 from storage.core.operation import Operation
 from tests.conformance.engines import Place
@@ -270,3 +270,11 @@ async def test_what_is_recorded_can_be_looked_up(engine: Engine) -> None:
     assert failed.source_service == "campaign"
     assert error_of(failed.outcome).reason == "CONSTRAINT_VIOLATION"
     assert await engine.recorded(fresh_id()) is None
+
+
+@pytest.mark.parametrize("malformed", ["nonsense", "0190a000", "é" * 36])
+async def test_what_is_no_request_id_cannot_be_looked_up(engine: Engine, malformed: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await engine.recorded(malformed)
+    assert list(caught.value.fields) == ["request_id"]
+    assert await engine.recorded("") is None

@@ -226,3 +226,22 @@ def test_rows_that_do_not_fit_one_answer_are_an_error_of_their_operation(grpc_st
     found = results(grpc_stub, large, batch_operation("SELECT 1"), large)
     assert reasons(found) == ["", "", "RESULT_TOO_LARGE"]
     assert rows(found[1].result) == [(1,)]
+
+
+def test_a_failure_that_is_recorded_says_where_and_whether_it_was_before(
+    grpc_stub: Any, table: str
+) -> None:
+    run(grpc_stub, f"CREATE TABLE {table} (id INTEGER PRIMARY KEY)")
+    run(grpc_stub, f"INSERT INTO {table} VALUES (1)")
+    twice = batch_operation(f"INSERT INTO {table} VALUES (1)", request_id=str(uuid.uuid4()))
+    unrecorded = batch_operation("SELECT nonsense")
+    first, reading = results(grpc_stub, twice, unrecorded)
+    again, after = results(grpc_stub, twice, batch_operation(f"DELETE FROM {table}"))
+    assert reasons([first, reading, again]) == [
+        "CONSTRAINT_VIOLATION",
+        "INVALID_STATEMENT",
+        "CONSTRAINT_VIOLATION",
+    ]
+    assert (first.replayed, again.replayed) == (False, True)
+    assert 0 < first.sequence == again.sequence == after.sequence - 1
+    assert (reading.sequence, reading.replayed) == (0, False)

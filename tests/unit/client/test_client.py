@@ -157,7 +157,12 @@ async def test_a_batch_gives_each_outcome_in_order(hub: Hub, fake: FakeHub) -> N
             correlation_id="c-3",
             results=[
                 BatchResult(database="a", sequence=1, result=result_set(["n"], [(5,)])),
-                BatchResult(database="b", error=to_status(ConstraintViolation("no"))),
+                BatchResult(
+                    database="b",
+                    error=to_status(ConstraintViolation("no")),
+                    sequence=4,
+                    replayed=True,
+                ),
             ],
         )
     )
@@ -167,6 +172,7 @@ async def test_a_batch_gives_each_outcome_in_order(hub: Hub, fake: FakeHub) -> N
     assert isinstance(first, Result)
     assert (first.rows, first.correlation_id, first.database) == ([(5,)], "c-3", "a")
     assert isinstance(second, ConstraintViolation)
+    assert second.recording == (4, "", True)
     one, two = fake.requests[0].operations
     assert uuid.UUID(one.request_id).version == 7
     assert one.statement.parameters[0].integer == 5

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import pytest
 
 from messagehub.serving import logs
@@ -102,3 +103,29 @@ def test_every_line_of_the_process_goes_to_standard_error(
     assert captured.out == ""
     (only,) = captured.err.splitlines()
     assert json.loads(only)["message"] == "told"
+
+
+class _FailedBatch(grpc.aio.InternalError):
+    """As gRPC's own, whose name is private."""
+
+
+@pytest.mark.parametrize(("level", "count"), [("info", 1), ("warning", 0)])
+def test_a_caller_that_left_unanswered_is_one_line_without_a_trace(
+    capsys: pytest.CaptureFixture[str], level: str, count: int
+) -> None:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        logs.set_up(level)
+        log = logging.getLogger("grpc._cython.cygrpc")
+        for failure in (_FailedBatch("nobody there"), ValueError("a defect")):
+            log.error("raised by servicer method", exc_info=failure)
+    finally:
+        root.handlers[:], level_before = before
+        root.setLevel(level_before)
+    *gone, defect = map(json.loads, capsys.readouterr().err.splitlines())
+    assert [(one["message"], one["level"]) for one in gone] == [
+        ("the caller had gone before it was answered", "info")
+    ] * count
+    assert all("exception" not in one for one in gone)
+    assert "a defect" in defect["exception"], "what is no gone caller keeps its trace"

@@ -185,3 +185,28 @@ def test_what_was_denied_is_forgotten_with_the_next_statement(
     with guard.closed():
         raw.execute(caller_text("SELECT 1"))
     assert not guard.denied
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "PRAGMA FOREIGN_KEYS",
+        "PRAGMA Table_Info(items)",
+        "pragma USER_version",
+        "CREATE VIRTUAL TABLE found USING FTS5 (content)",
+    ],
+)
+def test_names_are_the_same_in_capitals(query: str) -> None:
+    raw, guard = connect()
+    raw.execute("CREATE TABLE items (n)")
+    with guard.closed():
+        raw.execute(query)
+    assert not guard.denied
+
+
+@pytest.mark.parametrize("query", ["PRAGMA User_Version = 7", "PRAGMA WAL_CHECKPOINT"])
+def test_capitals_open_nothing(query: str) -> None:
+    raw, guard = connect()
+    with guard.closed(), pytest.raises(sqlite3.DatabaseError):
+        raw.execute(query)
+    assert guard.denied == "this PRAGMA"

@@ -1,6 +1,7 @@
 """Running one statement: what kind it is, its limits, and how it is interrupted."""
 
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from storage.sqlite import statements
 from storage.sqlite.statements import Runner, access, first_word, inserts
 from tests.conformance.operations import ENDLESS_READ, operation
 from tests.support.calls import Python, rows, statement
-from tests.unit.storage.sqlite_parts import Clock, runner
+from tests.unit.storage.sqlite_parts import Clock, runner, writer
 
 
 @pytest.mark.parametrize(
@@ -261,3 +262,88 @@ def test_between_operations_nothing_is_interrupted() -> None:
     running.end()
     clock.now = 2000.0
     assert len(running.raw.execute(f"{NUMBERS} 200000").fetchall()) == 200_000
+
+
+@pytest.mark.parametrize("mark", ["\ufeff", "\ufeff \n", "-- a\n\ufeff"])
+def test_a_byte_order_mark_is_white_space(mark: str) -> None:
+    running = runner()
+    assert rows(run(running, f"{mark}SELECT 7")) == [(7,)]
+    assert access(statement(f"{mark}SELECT 7")) is Access.READ
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        (";SELECT 1", "begins with a semicolon"),
+        (" \n;; SELECT 1", "begins with a semicolon"),
+        (";", "begins with no keyword"),
+        (" ; ;\ufeff", "begins with no keyword"),
+        ("(SELECT 1)", "begins with no keyword"),
+        ("SELECT 1; SELECT 2", "one statement"),
+    ],
+)
+def test_what_is_no_single_statement_is_told_apart(query: str, said: str) -> None:
+    with pytest.raises(InvalidStatement) as caught:
+        run(runner(), query)
+    assert said in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("query", "named", "superfluous"),
+    [
+        ("SELECT :a", {"a": 1, "b": 2}, "b"),
+        ("SELECT 1", {"a": 1}, "a"),
+        (
+            'SELECT \':a\', ":b", 1 -- :a\n/* @b */ FROM (SELECT 1 AS ":b")',
+            {"a": 1, "b": 2},
+            "a, b",
+        ),
+        ("SELECT ?", {"a": 1}, "a"),
+        ("SELECT :A", {"a": 1, "A": 2}, "a"),
+    ],
+)
+def test_a_named_parameter_that_is_nowhere_in_the_statement_is_named(
+    query: str, named: dict[str, int], superfluous: str
+) -> None:
+    with pytest.raises(InvalidStatement) as caught:
+        run(runner(), query, **named)
+    assert f"no parameter named {superfluous}:" in caught.value.message
+    assert list(caught.value.fields) == [f"statement.named_parameters[{superfluous[0]}]"]
+
+
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [
+        ("SELECT :a", "a"),
+        ("SELECT @a_1", "a_1"),
+        ("SELECT $a", "a"),
+        ("SELECT :a$b", "a$b"),
+        ("SELECT $a::b::c", "a::b::c"),
+        ("SELECT $a(b)", "a(b)"),
+        ("SELECT :naïve", "naïve"),
+        ("SELECT :a→b", "a→b"),
+        ("SELECT 1-:a+1", "a"),
+        ("SELECT (:a)", "a"),
+        ("SELECT CASE WHEN :a THEN :a END", "a"),
+        ("SELECT 'it''s' || :a", "a"),
+    ],
+)
+def test_every_name_that_sqlite_takes_can_be_given(query: str, name: str) -> None:
+    assert len(rows(run(runner(), query, **{name: 1}))) == 1
+
+
+def test_who_returns_too_much_is_not_told_to_stream(tmp_path: Path) -> None:
+    making, _ = writer(tmp_path / "items_db.db", result_rows_max=2)
+    create, returning, reading = making.apply(
+        [
+            operation("CREATE TABLE items (n)"),
+            operation("INSERT INTO items VALUES (1), (2), (3) RETURNING n"),
+            operation("SELECT 1 UNION SELECT 2 UNION SELECT 3", submitted=True),
+        ]
+    ).outcomes
+    assert create.error is None
+    assert isinstance(returning.error, ResultTooLarge)
+    assert "return less" in returning.error.message
+    assert "nothing was changed" in returning.error.message
+    assert isinstance(reading.error, ResultTooLarge)
+    assert "use Query, which streams" in reading.error.message

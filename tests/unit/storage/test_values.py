@@ -117,7 +117,7 @@ def test_many_small_or_wide_values_count_as_what_they_are(content: Any) -> None:
 
 
 def test_a_size_is_checked_at_its_limit() -> None:
-    check_size(100, 100)
+    check_size(100, 100, "less")
     with pytest.raises(ResultTooLarge) as caught:
-        check_size(101, 100)
+        check_size(101, 100, "less")
     assert caught.value.metadata["limit_bytes"] == "100"

@@ -22,7 +22,7 @@ import grpc
 
 from messagehub.acknowledgements import Acknowledgements
 from messagehub.channel import DEFAULT_TARGET, MESSAGE_BYTES_MAX, decode, open_channel
-from messagehub.errors import HubError, InvalidRequest
+from messagehub.errors import HubError, InvalidRequest, Recording
 from messagehub.events import LATEST, Subscription
 from messagehub.operations import Operations
 from messagehub.request_ids import new_request_id
@@ -393,5 +393,8 @@ def _batch_operation(operation: Operation | tuple[str, Parameters]) -> BatchOper
 
 def _outcome(result: BatchResult, correlation_id: str) -> Result | HubError:
     if result.WhichOneof("outcome") == "error":
-        return from_status(result.error)
+        error = from_status(result.error)
+        if result.sequence:
+            error.recording = Recording(result.sequence, result.schema_version, result.replayed)
+        return error
     return _result(result, result.result, correlation_id)

@@ -37,11 +37,20 @@ class Retry(Enum):
     SLOWER = "call again later, and less often"
 
 
+class Recording(NamedTuple):
+    """Where a failure stands in the journal of a database; `replayed`, by an earlier call."""
+
+    sequence: int
+    schema_version: str
+    replayed: bool
+
+
 class HubError(Exception):
     """Every error that the hub answers or its client raises.
 
     `retry_after` is in seconds; `fields` maps the path of a bad field to what is wrong with it;
-    `metadata` holds facts for programs, such as `limit_bytes`.
+    `metadata` holds facts for programs, such as `limit_bytes`. `recording` is there in a batch,
+    for an operation whose failure is its recorded outcome.
     """
 
     def __init__(
@@ -57,6 +66,7 @@ class HubError(Exception):
         self.retry_after = retry_after
         self.fields = dict(fields or {})
         self.metadata = dict(metadata or {})
+        self.recording: Recording | None = None
 
     @property
     def reason(self) -> str:

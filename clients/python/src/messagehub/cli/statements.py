@@ -12,7 +12,7 @@ from messagehub.values import Parameters, SqlValue
 
 __all__ = ["Piece", "leading_keyword", "parse_parameters", "split"]
 
-_BLANK: Final = re.compile(r"(?:\s+|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*", re.DOTALL)
+_BLANK: Final = re.compile(r"(?:[\s\ufeff]+|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*", re.DOTALL)
 _WORD: Final = re.compile(r"[A-Za-z]+")
 _NAMED: Final = re.compile(r"[:@$](\w+)=(.*)", re.DOTALL)
 

@@ -265,7 +265,7 @@ class BatchResult(_message.Message):
     database: _builtins.str
     """The database of the operation."""
     sequence: _builtins.int
-    """As in `ExecuteResponse`."""
+    """As in `ExecuteResponse`; also where the outcome is an error that was recorded."""
     schema_version: _builtins.str
     """As in `ExecuteResponse`."""
     replayed: _builtins.bool
