@@ -4,9 +4,10 @@ import sqlite3
 from typing import Final
 
 from messagehub.errors import AccessDenied, StatementForbidden
-from messagehub.v1.statement_pb2 import Column, ResultSet, Statement
+from messagehub.v1.statement_pb2 import ResultSet, Statement
 from storage.core.engine import Access
 from storage.sqlite import failures, journal
+from storage.sqlite.declarations import Declarations, booleans, columns
 from storage.sqlite.guard import RESERVED_PREFIX
 from storage.sqlite.statements import RETURN_LESS, STREAM, Runner, access, inserts
 
@@ -20,15 +21,22 @@ _RESET_ROWID: Final = f"REPLACE INTO temp.{_ZERO} VALUES (0)"
 class Changes:
     """Runs statements within the transaction that is open; every method is called in its thread.
 
-    `shaped` says that one of them changed tables or views; whoever begins anew resets it.
+    `shaped` says that one of them changed tables or views.
     """
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._raw = runner.raw
         self._own_tables = journal.own_tables(self._raw)
+        self._declarations = Declarations(self._raw)
+        self._generation = 0
         self.shaped = False
         self._raw.execute(_CREATE_ZERO)
+
+    def begin(self) -> None:
+        """A transaction begins: nothing is changed so far, and what was known may be old."""
+        self.shaped = False
+        self._generation += 1
 
     def forget_rowid(self) -> None:
         """Nothing was inserted so far, as far as the next statement can see."""
@@ -67,10 +75,14 @@ class Changes:
             self._raw.execute("PRAGMA query_only = OFF")
 
     def _run(self, statement: Statement) -> ResultSet:
+        reads = access(statement) is Access.READ
+        types = self._declarations.types(statement.query, self._generation) if reads else []
         changes = self._raw.total_changes
         cursor = self._runner.start(statement)
         guard = self._runner.guard
-        self.shaped = self.shaped or guard.shaped
+        if guard.shaped:
+            self.shaped = True
+            self._generation += 1
         if guard.altered and journal.own_tables(self._raw) != self._own_tables:
             raise StatementForbidden(
                 f"names that begin with {RESERVED_PREFIX} belong to the hub: choose another",
@@ -84,9 +96,9 @@ class Changes:
         try:
             result = ResultSet()
             if cursor.description is not None:
-                result.columns.extend(Column(name=column[0]) for column in cursor.description)
-                reading = access(statement) is Access.READ
-                self._runner.fetch(cursor, result, remedy=STREAM if reading else RETURN_LESS)
+                result.columns.extend(columns(cursor, types))
+                remedy = STREAM if reads else RETURN_LESS
+                self._runner.fetch(cursor, result, booleans(list(result.columns)), remedy)
             result.rows_affected = self._affected(cursor, changes)
             if inserts(statement) and self._raw.total_changes != changes:
                 result.last_insert_id = cursor.lastrowid or 0

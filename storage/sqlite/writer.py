@@ -149,7 +149,7 @@ class Writer:
     def _commit(self, group: Sequence[Operation], until: float) -> Applied:
         attempt = _Attempt(self.sequence)
         self._begin()
-        self._changes.shaped = False
+        self._changes.begin()
         try:
             for place, operation in enumerate(group):
                 if place and self._clock() >= until:

@@ -132,9 +132,10 @@ class SqlitePlace:
         """See `Place`. The files as they are now, without the shared memory, are what is left."""
         left = SqlitePlace(self.directory.with_name(f"{self.directory.name}-left"))
         left.directory.mkdir()
-        for suffix in ("", "-wal"):
+        for suffix in ("", "-wal", "-prepared"):
             name = self.file.name + suffix
-            shutil.copy(self.directory / name, left.directory / name)
+            if (self.directory / name).exists():
+                shutil.copy(self.directory / name, left.directory / name)
         self._lives.append(left)
         await engine.close()
         return left

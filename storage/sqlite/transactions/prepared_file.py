@@ -39,7 +39,7 @@ class PreparedFile:
         if len(header) < HEADER_BYTES or not header.startswith(MAGIC):
             return None
         length = int.from_bytes(header[len(MAGIC) : len(MAGIC) + LENGTH_BYTES], "big")
-        content = os.pread(descriptor, length, HEADER_BYTES)
+        content = os.pread(descriptor, min(length, os.fstat(descriptor).st_size), HEADER_BYTES)
         if len(content) != length or _digest(content) != header[-DIGEST_BYTES:]:
             return None
         return content

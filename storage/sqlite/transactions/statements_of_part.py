@@ -50,7 +50,7 @@ class PartStatements:
         """Another transaction has begun on the connection."""
         self._header = header
         self.operations, self.digests, self.lines = [], [], []
-        self._changes.shaped = False
+        self._changes.begin()
         self._changes.forget_rowid()
         self._chance.begin(header.create_time_us, header.seed)
 
