@@ -1,4 +1,4 @@
-"""The storage engine alone: what the journal costs, and what a slow read costs the others.
+"""The storage engine alone: what the journal costs, in time and bytes, and a slow read the others.
 
 Groups of operations go through `SqliteEngine.apply` in this process; beside them the same inserts
 through Python's sqlite3, one transaction per group, with the same settings.
@@ -10,6 +10,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 
@@ -137,12 +138,23 @@ async def main() -> None:
         )
         await asyncio.gather(*slow)
         await databases.end()
+        data_bytes, journal_bytes = bytes_of(Path(directory) / "round0_db.db")
     base = median(rows["sqlite3: inserts"])
+    with_journal = rows["sqlite3: savepoints and journal rows"]
+    share = 1 - median(with_journal) / median(rows["sqlite3: inserts behind savepoints"])
     show(
         f"Durable inserts in groups of {GROUP}, one fsync each, {ROUNDS} rounds",
         [
             ("what", "inserts/s (median)", "of plain inserts"),
             *((n, f"{median(r):,.0f}", f"{median(r) / base:.2f}") for n, r in rows.items()),
+        ],
+    )
+    show(
+        "What the journal costs; a group costs one commit and one fsync with it and without",
+        [
+            ("what", "inserts", "journal"),
+            ("time, of an insert behind a savepoint", "1.00", f"{share / (1 - share):.2f} more"),
+            ("bytes of the file for each insert", f"{data_bytes:.0f}", f"{journal_bytes:.0f}"),
         ],
     )
     show(
@@ -161,6 +173,18 @@ async def main() -> None:
             ),
         ],
     )
+
+
+def bytes_of(file: Path) -> tuple[float, float]:
+    """What one insert takes in the file: of its own table, and of the journal and its indexes."""
+    with closing(sqlite3.connect(file)) as raw:
+        pages = dict(
+            raw.execute(
+                "SELECT tbl_name = 'samples', sum(pgsize) FROM dbstat JOIN sqlite_master AS m "
+                "ON m.name = dbstat.name GROUP BY 1"
+            )
+        )
+    return pages[1] / (GROUP * GROUPS), pages[0] / (GROUP * GROUPS)
 
 
 def _file(directory: str, kind: int, number: int) -> Path:

@@ -171,8 +171,8 @@ class Database:
         await self.open()
         if self._uses >= self._limits.queries_max:
             raise QueueFull(
-                f"{self._limits.queries_max} queries and tails of {self.name} are open already: "
-                "read one to its end first",
+                f"{self._limits.queries_max} queries and tails of {self.name} are open already "
+                "(queries_max): read one to its end first",
                 retry_after=1.0,
             )
         self._queries.add(operation)

@@ -114,7 +114,8 @@ class Databases:
         limit = self._upkeep.databases_open_max
         if len(in_use) > limit:  # the one that is being opened among them
             raise QueueFull(
-                f"{limit} databases are open, which is the limit: try again when one is idle",
+                f"{limit} databases are open, which is the limit (databases_open_max): try again "
+                "when one is idle",
                 retry_after=self._upkeep.every_seconds,
             )
         return self._make_engine(name)

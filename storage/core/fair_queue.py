@@ -123,20 +123,24 @@ class FairQueue:
                 "(queue_bytes_max, caller_bytes_max): send less in one operation",
                 metadata={"limit_bytes": str(most)},
             )
-        for what, held, limit in (
-            ("operations of this database", self._operations + 1, limits.operations_max),
-            ("bytes of this database", self._size_bytes + operation.size_bytes, limits.bytes_max),
-            ("operations of this service", len(caller.waiting) + 1, limits.caller_operations_max),
+        size_bytes = operation.size_bytes
+        operations, caller_operations = self._operations + 1, len(caller.waiting) + 1
+        total, caller_total = self._size_bytes + size_bytes, caller.size_bytes + size_bytes
+        for what, held, limit, name in (
+            ("operations of this database", operations, limits.operations_max, "queue_operations"),
+            ("bytes of this database", total, limits.bytes_max, "queue_bytes"),
             (
-                "bytes of this service",
-                caller.size_bytes + operation.size_bytes,
-                limits.caller_bytes_max,
+                "operations of this service",
+                caller_operations,
+                limits.caller_operations_max,
+                "caller_operations",
             ),
+            ("bytes of this service", caller_total, limits.caller_bytes_max, "caller_bytes"),
         ):
             if held > limit:
                 raise QueueFull(
-                    f"too many {what} are waiting (limit {limit}): send fewer at a time, "
-                    "or try again later",
+                    f"too many {what} are waiting (limit {limit}, {name}_max): send fewer at a "
+                    "time, or try again later",
                     retry_after=limits.retry_after_seconds,
                     metadata={"limit": str(limit)},
                 )

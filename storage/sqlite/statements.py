@@ -193,7 +193,7 @@ class Runner:
             rows += len(batch)
             if rows > limits.result_rows_max:
                 raise ResultTooLarge(
-                    f"the result is over {limits.result_rows_max} rows: {remedy}",
+                    f"the result is over {limits.result_rows_max} rows (result_rows_max): {remedy}",
                     metadata={"limit_rows": str(limits.result_rows_max)},
                 )
             fetched = append_rows(result, batch, booleans)
@@ -216,16 +216,16 @@ class Runner:
         size = len(statement.query.encode())
         if size > limits.statement_bytes_max:
             raise MessageTooLarge(
-                f"statement.query has {size} bytes, the limit is {limits.statement_bytes_max}: "
-                "give values as parameters",
+                f"statement.query has {size} bytes, the limit is {limits.statement_bytes_max} "
+                "(statement_bytes_max): give values as parameters",
                 fields={"statement.query": "is too long"},
                 metadata={"limit_bytes": str(limits.statement_bytes_max)},
             )
         given = len(statement.parameters) + len(statement.named_parameters)
         if given > limits.parameters_max:
             raise InvalidRequest(
-                f"the statement has {given} parameters, the limit is {limits.parameters_max}: "
-                "split it into several",
+                f"the statement has {given} parameters, the limit is {limits.parameters_max} "
+                "(parameters_max): split it into several",
                 fields={"statement.parameters": "are too many"},
                 metadata={"limit": str(limits.parameters_max)},
             )

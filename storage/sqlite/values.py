@@ -96,6 +96,6 @@ def check_size(size: int, limit: int, remedy: str) -> None:
     """Refuses a result that is too large for one message; `remedy` says what to do."""
     if size > limit:
         raise ResultTooLarge(
-            f"the result is over {limit} bytes: {remedy}",
+            f"the result is over {limit} bytes (result_bytes_max): {remedy}",
             metadata={"limit_bytes": str(limit)},
         )

@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from tests.conformance.operations import CREATE, ENDLESS_WRITE
 from tests.conformance.storage_client import StorageClient, asking, reasons, serving
 from tests.fault.storage_disk import storage_process, strace
@@ -35,6 +37,17 @@ async def test_operations_that_gathered_share_one_commit(tmp_path: Path) -> None
         assert commits(log) == before + 1
         await inserts_with_a_failure_among_them(client)
         assert commits(log) == before + 2, "a failed statement does not cost another commit"
+
+
+@pytest.mark.parametrize(("count", "groups"), [(15, 1), (16, 1), (17, 2)])
+async def test_a_group_has_its_limit(tmp_path: Path, count: int, groups: int) -> None:
+    limits = {"group_operations_max": 16, "group_seconds_max": 60.0}
+    async with serving(tmp_path, **limits) as client:
+        await client.run(asking(CREATE))
+        log = tmp_path / "items_db.db-wal"
+        before = commits(log)
+        await inserts_in_one_group(client, count)
+        assert commits(log) == before + groups
 
 
 async def inserts_with_a_failure_among_them(client: StorageClient) -> None:
