@@ -5,147 +5,44 @@ that refuses, cuts, stalls, delays or loses what travels one way.
 """
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 import pytest_asyncio
 
-from hub.config import DatabaseConfig
-from messagehub.v1 import event_service_pb2_grpc, storage_service_pb2_grpc
 from messagehub.v1.event_service_pb2 import SubscribeRequest
-from storage.config import StorageConfig
-from storage.server import StorageServer
-from tests.support.calls import CALL_SECONDS, execute_request, query_request, rows, run_async
+from tests.fault.proxy_scene import (
+    ATTEMPT_SECONDS,
+    DEAF,
+    FAULTS,
+    FAULTY,
+    SECONDS_MAX,
+    SOUND,
+    Fault,
+    Scene,
+    check_refusal,
+    cut,
+    lose_answers,
+    numbers,
+    refuse,
+    running_scene,
+    until_answered,
+    write,
+)
+from tests.support.calls import CALL_SECONDS, query_request
 from tests.support.eventually import eventually
-from tests.support.fault_proxy import Direction, FaultProxy
+from tests.support.fault_proxy import Direction
 from tests.support.health import SERVING, check
-from tests.support.refusals import Refusal
-from tests.support.servers import running_hub
 
-# The service `auth` is behind the proxy, `character` is not.
-FAULTY, SOUND = "auth", "character"
-ATTEMPT_SECONDS = 0.5
-SECONDS_MAX = 40
-DELAY_SECONDS = 0.1
 ROUNDS = 6
-# What a caller may be told; a call that was under way at the moment just runs out of time.
-SAID = {"STORAGE_UNAVAILABLE", "CIRCUIT_OPEN", "DEADLINE_EXCEEDED"}
-
-Fault = Callable[["Scene"], Awaitable[None]]
-
-
-class Scene:
-    """The proxy, the hub's stubs, and a stub to a hub that goes round the proxy."""
-
-    def __init__(self, proxy: FaultProxy, hub: str, channel: Any, direct: Any) -> None:
-        self.proxy = proxy
-        self.hub = hub
-        self.stub: Any = storage_service_pb2_grpc.StorageServiceStub(channel)
-        self.events: Any = event_service_pb2_grpc.EventServiceStub(channel)
-        self.direct: Any = storage_service_pb2_grpc.StorageServiceStub(direct)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
-    def storage(name: str) -> StorageServer:
-        return StorageServer(
-            StorageConfig(listen="127.0.0.1:0", data_dir=str(tmp_path / name), drain_seconds=1)
-        )
-
-    sound, faulty = storage("sound"), storage("faulty")
-    await sound.start()
-    await faulty.start()
-    try:
-        async with (
-            FaultProxy(faulty.address) as proxy,
-            running_hub(sound.address, databases=behind(proxy.address)) as hub,
-            running_hub(sound.address, databases=behind(faulty.address)) as other,
-            grpc.aio.insecure_channel(hub.address) as channel,
-            grpc.aio.insecure_channel(other.address) as direct,
-        ):
-            made = Scene(proxy, hub.address, channel, direct)
-            await until_answered(
-                made.stub, execute_request("CREATE TABLE kept (n)", service=FAULTY)
-            )
-            await run_async(made.stub, "CREATE TABLE kept (n)", service=SOUND)
-            yield made
-            await proxy.forward()
-    finally:
-        await faulty.stop()
-        await sound.stop()
-
-
-def behind(address: str) -> dict[str, DatabaseConfig]:
-    return {"auth_db": DatabaseConfig(storage=address)}
-
-
-async def refuse(scene: Scene) -> None:
-    await scene.proxy.refuse()
-    scene.proxy.cut()
-
-
-async def cut(scene: Scene) -> None:
-    scene.proxy.cut()
-
-
-async def stall(scene: Scene) -> None:
-    scene.proxy.stall()
-
-
-async def delay(scene: Scene) -> None:
-    scene.proxy.delay(DELAY_SECONDS)
-
-
-async def lose_questions(scene: Scene) -> None:
-    scene.proxy.lose(Direction.TO_TARGET)
-
-
-async def lose_answers(scene: Scene) -> None:
-    scene.proxy.lose(Direction.TO_CALLER)
-
-
-FAULTS = [refuse, cut, stall, delay, lose_questions, lose_answers]
-# While these last, nothing is answered; the others end, or only slow down.
-DEAF = [refuse, stall, lose_questions, lose_answers]
-
-
-async def until_answered(stub: Any, request: Any, *, seconds: float = ATTEMPT_SECONDS) -> Any:
-    """Sends the same call until it is answered."""
-    async with asyncio.timeout(SECONDS_MAX):
-        while True:
-            try:
-                return await stub.Execute(request, timeout=seconds)
-            except grpc.aio.AioRpcError as failure:
-                check_refusal(failure)
-                await asyncio.sleep(0.02)
-
-
-def check_refusal(failure: grpc.aio.AioRpcError) -> None:
-    """A call that ran out of time was ended by whoever saw it first, the caller or the hub."""
-    if failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return
-    refusal = Refusal()
-    refusal.read_call(failure)
-    assert refusal.code == "UNAVAILABLE"
-    assert refusal.reason in SAID, refusal.message
-    assert refusal.retry_seconds is not None
-
-
-def write(number: int, service: str = FAULTY) -> Any:
-    return execute_request(
-        "INSERT INTO kept VALUES (?)", number, service=service, request_id=str(uuid.uuid4())
-    )
-
-
-async def numbers(stub: Any, service: str = FAULTY) -> list[int]:
-    answer = await until_answered(
-        stub, execute_request("SELECT n FROM kept ORDER BY n", service=service), seconds=5
-    )
-    return [row[0] for row in rows(answer.result)]  # type: ignore[misc]
+    async with running_scene(tmp_path) as made:
+        yield made
 
 
 @pytest.mark.parametrize("fault", FAULTS)
