@@ -37,6 +37,9 @@ CONFIGURATION = "[hub]\ndrain_seconds = 2.0\n[storage]\ndrain_seconds = 2.0\n"
 ANSWER_SECONDS = 90.0
 SETTLE_SECONDS = 180.0
 PAUSE_SECONDS_MAX = 1.5
+# Between two operations of a client, so that a long run's books can be asked for one by one.
+BREATH_SECONDS = 0.02
+ASKED_AT_ONCE = 32
 
 
 @dataclass
@@ -115,6 +118,7 @@ async def keep_working(platform: Platform, book: Book, enough: asyncio.Event) ->
             do: Any = hub.execute if book.way == "execute" else hub.submit
             await do(INSERT, content, database=book.database, request_id=name)
             book.acknowledged.append(name)
+            await asyncio.sleep(BREATH_SECONDS)
 
 
 async def follow(platform: Platform, seen: Counter[str], finished: asyncio.Event) -> None:
@@ -154,15 +158,21 @@ async def live(platform: Platform, rng: random.Random, strikes: int, between: fl
 
 async def check_final_states(platform: Platform, books: list[Book]) -> None:
     """Everything that was accepted for later has come to its end."""
+    turns = asyncio.Semaphore(ASKED_AT_ONCE)
+
+    async def check(hub: Hub, book: Book, name: str) -> None:
+        async with turns:
+            # The inbox may have forgotten it by now; the journal of its database has not.
+            operation = await hub.operation(name, database=book.database)
+            while not operation.state.final:
+                await asyncio.sleep(0.02)
+                operation = await hub.operation(name, database=book.database)
+            assert operation.state is OperationState.COMPLETED, (name, operation)
+
     for book in books:
         if book.way == "submit":
             async with client(platform, book.service) as hub:
-                for name in book.acknowledged:
-                    operation = await hub.operation(name)
-                    while not operation.state.final:
-                        await asyncio.sleep(0.02)
-                        operation = await hub.operation(name)
-                    assert operation.state is OperationState.COMPLETED, (name, operation)
+                await asyncio.gather(*(check(hub, book, name) for name in book.acknowledged))
 
 
 def check_file(platform: Platform, database: str, books: list[Book]) -> None:
