@@ -2,7 +2,7 @@
 
 Beside them a bare grpc.aio server: a unary echo of the write's bytes, and a stream of exactly the
 messages that the catching-up subscriber got, without any work. Then many subscribers, of which one
-stalls.
+stalls, and thousands that want nothing.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import grpc
 
 from benchmarks.bench_servers import UNBOUNDED, Payload, bare_server, hub_and_storage
 from benchmarks.fan_out import stalled_subscriber
+from benchmarks.idle_subscriptions import idle_subscriptions
 from benchmarks.paced_writer import write, writes
 from benchmarks.table import milliseconds, p, show
 from messagehub.v1 import event_service_pb2 as events
@@ -118,23 +119,33 @@ async def create_table(address: str) -> None:
         await stub.Execute(request, timeout=CALL_SECONDS)
 
 
+async def rates(
+    channel: grpc.aio.Channel, bare: str, messages: list[bytes]
+) -> list[tuple[float, float]]:
+    """Events a second of both, in turn."""
+    seen = sum(len(events.SubscribeResponse.FromString(m).events) for m in messages)
+    return [((await catch_up(channel))[0], await bare_stream(bare, seen)) for _ in range(ROUNDS)]
+
+
 async def main() -> None:
     """Measures everything and prints the tables."""
-    async with (
-        hub_and_storage() as hub,
-        grpc.aio.insecure_channel(hub.address, options=UNBOUNDED) as channel,
-    ):
+    async with hub_and_storage() as hub:
         await create_table(hub.address)
-        to_event, to_answer = await live(channel)
-        await fill(channel)
-        _, messages = await catch_up(channel)
-        async with bare_server(Payload(messages)) as bare:
-            echo = await bare_echo(bare)
-            seen = sum(len(events.SubscribeResponse.FromString(m).events) for m in messages)
-            rates = []
-            for _ in range(ROUNDS):
-                mine, _ = await catch_up(channel)
-                rates.append((mine, await bare_stream(bare, seen)))
+        async with grpc.aio.insecure_channel(hub.address, options=UNBOUNDED) as channel:
+            to_event, to_answer = await live(channel)
+            await fill(channel)
+            _, messages = await catch_up(channel)
+            async with bare_server(Payload(messages)) as bare:
+                echo = await bare_echo(bare)
+                from_memory = await rates(channel, bare, messages)
+    # A window that holds next to nothing, so that everything comes from the journal.
+    async with hub_and_storage(event_window_bytes_max=100_000) as hub:
+        await create_table(hub.address)
+        async with grpc.aio.insecure_channel(hub.address, options=UNBOUNDED) as channel:
+            await fill(channel)
+            _, messages = await catch_up(channel)
+            async with bare_server(Payload(messages)) as bare:
+                from_journal = await rates(channel, bare, messages)
     floor = median(echo)
     show(
         "A write and its event, one writer, one live subscriber",
@@ -154,21 +165,23 @@ async def main() -> None:
         f"Catching up on {EVENTS} events, {len(messages)} messages, decoded by the subscriber",
         [
             ("what", "events/s (median)", "of the bare stream"),
-            (
-                "bare grpc.aio stream of the same messages",
-                f"{median(b for _, b in rates):,.0f}",
-                "1",
+            *(
+                (
+                    f"Subscribe from the earliest, from {where}",
+                    f"{median(m for m, _ in both):,.0f}",
+                    f"{median(m / b for m, b in both):.2f}",
+                )
+                for where, both in (("memory", from_memory), ("the journal", from_journal))
             ),
-            (
-                "Subscribe from the earliest",
-                f"{median(m for m, _ in rates):,.0f}",
-                f"{median(m / b for m, b in rates):.2f}",
-            ),
+            ("bare grpc.aio stream", f"{median(b for _, b in from_journal):,.0f}", "1"),
         ],
     )
     async with hub_and_storage() as hub:
         await create_table(hub.address)
         await stalled_subscriber(hub)
+    async with hub_and_storage() as hub:
+        await create_table(hub.address)
+        await idle_subscriptions(hub)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The followers of a live tail that have everything, by what would interest them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from hub.core.events.event_filter import EventFilter
@@ -56,9 +56,9 @@ class Parking:
         """Removes and gives the followers that want at least one of the events."""
         interested = [
             event_filter
-            for correlation_id in {"", *(event.correlation_id for event in events)}
+            for correlation_id, kinds in _kinds(events).items()
             for event_filter in self._parked.get(correlation_id, ())
-            if any(event_filter.matches(event) for event in events)
+            if any(event_filter.matches(event) for event in kinds)
         ]
         return [follower for event_filter in interested for follower in self._drop(event_filter)]
 
@@ -74,3 +74,17 @@ class Parking:
         if not groups:
             del self._parked[event_filter.correlation_id]
         return group
+
+
+def _kinds(events: Sequence[JournalEvent]) -> Mapping[str, Collection[JournalEvent]]:
+    """One event of each kind that filters can tell apart, by correlation id and under "" too.
+
+    The many events of a burst are of few kinds, and every distinct filter looks at each.
+    """
+    kinds: dict[str, dict[tuple[str, str], JournalEvent]] = {"": {}}
+    for event in events:
+        kind = event.type, event.source
+        kinds[""].setdefault(kind, event)
+        if event.correlation_id:
+            kinds.setdefault(event.correlation_id, {}).setdefault(kind, event)
+    return {correlation_id: found.values() for correlation_id, found in kinds.items()}

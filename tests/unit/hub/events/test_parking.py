@@ -1,6 +1,8 @@
 """The followers that have everything, and who of them is told of what."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hub.core.events.event_filter import EventFilter
 from hub.core.events.journal import JournalEvent
@@ -46,6 +48,49 @@ def test_equal_filters_are_asked_once(parking, monkeypatch):
     )
     assert set(parking.take_interested([event()])) == followers
     assert len(asked) == 1
+
+
+def test_a_burst_of_one_kind_is_one_question(parking, monkeypatch):
+    parking.add(Follower(event_types=["c.*"]))
+    asked = []
+    monkeypatch.setattr(EventFilter, "matches", lambda _, event: asked.append(event))
+    assert parking.take_interested([event() for _ in range(100)]) == []
+    assert len(asked) == 1
+
+
+@given(
+    st.lists(
+        st.builds(
+            EventFilter,
+            st.lists(st.sampled_from(["a.*", "a.b", "b.c"]), max_size=1),
+            st.lists(st.sampled_from(["s", "t"]), max_size=1),
+            st.sampled_from(["", "1", "2"]),
+        ),
+        max_size=6,
+    ),
+    st.lists(
+        st.builds(
+            lambda kind, source, correlation_id: JournalEvent(
+                1, kind, source, correlation_id, "", 0, None
+            ),
+            st.sampled_from(["a.b", "a.c", "b.c"]),
+            st.sampled_from(["s", "t"]),
+            st.sampled_from(["", "1", "2"]),
+        ),
+        max_size=6,
+    ),
+)
+def test_exactly_those_who_want_one_of_the_events_are_taken(filters, events):
+    parking = Parking()
+    followers = []
+    for event_filter in filters:
+        follower = Follower()
+        follower.event_filter = event_filter
+        followers.append(follower)
+        parking.add(follower)
+    wanting = {f for f in followers if any(f.event_filter.matches(event) for event in events)}
+    assert set(parking.take_interested(events)) == wanting
+    assert len(parking) == len(followers) - len(wanting)
 
 
 def test_who_waits_for_another_correlation_id_is_not_asked(parking, monkeypatch):
