@@ -15,7 +15,7 @@ from benchmarks.bench_servers import UNBOUNDED, Payload, bare_server, hub_and_st
 from benchmarks.fan_out import stalled_subscriber
 from benchmarks.idle_subscriptions import idle_subscriptions
 from benchmarks.paced_writer import write, writes
-from benchmarks.table import milliseconds, p, show
+from benchmarks.table import MEBIBYTE, milliseconds, p, show
 from messagehub.v1 import event_service_pb2 as events
 from messagehub.v1 import event_service_pb2_grpc, storage_service_pb2_grpc
 from messagehub.v1 import storage_service_pb2 as storage
@@ -176,7 +176,8 @@ async def main() -> None:
             ("bare grpc.aio stream", f"{median(b for _, b in from_journal):,.0f}", "1"),
         ],
     )
-    async with hub_and_storage() as hub:
+    # A window that is full before the stall, so that only the stall can change the memory.
+    async with hub_and_storage(MESSAGEHUB_HUB_EVENT_WINDOW_BYTES_MAX=str(2 * MEBIBYTE)) as hub:
         await create_table(hub.address)
         await stalled_subscriber(hub)
     async with hub_and_storage() as hub:

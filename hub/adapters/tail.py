@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from sys import intern
 from typing import Final
 
 import grpc
@@ -115,8 +116,9 @@ def _event(event: Event) -> JournalEvent:
     payload = event.SerializeToString()
     return JournalEvent(
         event.sequence,
-        event.type,
-        event.source,
+        # There are few types and sources, and a window holds many thousands of events.
+        intern(event.type),
+        intern(event.source),
         event.correlation_id,
         event.transaction_id,
         len(payload),
