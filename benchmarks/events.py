@@ -177,7 +177,7 @@ async def main() -> None:
         ],
     )
     # A window that is full before the stall, so that only the stall can change the memory.
-    async with hub_and_storage(MESSAGEHUB_HUB_EVENT_WINDOW_BYTES_MAX=str(2 * MEBIBYTE)) as hub:
+    async with hub_and_storage(event_window_bytes_max=2 * MEBIBYTE) as hub:
         await create_table(hub.address)
         await stalled_subscriber(hub)
     async with hub_and_storage() as hub:
