@@ -1,6 +1,7 @@
 """What a follower of a journal is told: everything in order, by whole commits."""
 
 import asyncio
+import sqlite3
 from collections.abc import Sequence
 from contextlib import aclosing
 
@@ -8,10 +9,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from messagehub.storage.v1.storage_service_pb2 import JournalRecord
 from messagehub.v1.event_pb2 import Event
 from storage.core.following import Following, FollowLimits, whole_commits
 from storage.core.tail import Tail
+from storage.sqlite import journal
+from storage.sqlite.journal import Entry
 from tests.unit.storage.scripted_engine import settle
+from tests.unit.storage.sqlite_parts import EPOCH
 
 ENOUGH = 1_000_000
 
@@ -135,3 +140,37 @@ async def test_it_ends_with_the_tail() -> None:
 def test_events_outside_of_transactions_are_commits() -> None:
     (one,), (two,) = commits(1, 1, named=False)
     assert whole_commits([one, two], 0, 9) == ([one, two], 2)
+
+
+def write_commit(raw: sqlite3.Connection, commit: Sequence[Event]) -> None:
+    """One transaction of SQLite, with a line of the journal for each event."""
+    raw.execute("BEGIN IMMEDIATE")
+    for event in commit:
+        record = JournalRecord(query="x" * 50, transaction_id=event.transaction_id)
+        journal.append(raw, [Entry(event.sequence, None, b"", event.sequence, record)])
+    raw.execute("COMMIT")
+
+
+@pytest.mark.parametrize("bytes_max", [1, 200, ENOUGH], ids=["one", "few", "many"])
+async def test_a_real_journal_is_read_by_whole_commits(bytes_max: int) -> None:
+    raw = sqlite3.connect(":memory:", isolation_level=None)
+    journal.set_up(raw, EPOCH)
+    history = commits(1, 4, 1, 1, 9, 2, 3, named=False)
+    tail = Tail(1, 0)  # forgets at once, so that everything is read from the journal
+    for commit in history:
+        write_commit(raw, commit)
+        tail.append(list(commit), commit[-1].sequence)
+
+    async def read(after: int, limit: int) -> Sequence[Event]:
+        return journal.after(raw, after, limit, bytes_max, EPOCH, "items_db")
+
+    ends = {0, *(commit[-1].sequence for commit in history)}
+    sequences: list[int] = []
+    async with aclosing(Following(tail, read, FollowLimits(5, ENOUGH, 0.0)).parts(0)) as parts:
+        async for events, boundary in parts:
+            sequences += [event.sequence for event in events]
+            assert boundary in ends
+            if not events:
+                break
+    assert sequences == list(range(1, 22))
+    assert boundary == sequences[-1]
