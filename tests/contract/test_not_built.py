@@ -43,6 +43,7 @@ NOT_BUILT = {
     "TransactionService.ExecuteTransaction",
     "TransactionService.GetTransaction",
     "TransactionService.ListTransactions",
+    "TransactionService.ResolveTransaction",
     "TransactionService.RollbackTransaction",
 }
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import inspect
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from messagehub.v1 import (
     hub_service_pb2,
     hub_service_pb2_grpc,
     storage_service_pb2_grpc,
+    transaction_service_pb2_grpc,
 )
 from messagehub.v1.event_pb2 import Event, OperationCompleted
 from messagehub.v1.event_service_pb2 import ListSubscriptionsResponse, SubscribeResponse
@@ -85,6 +86,8 @@ class FakeHub:
         self.acknowledged: list[tuple[str, tuple[str, ...]]] = []
         self.delete: deque[Answer] = deque()
         self.subscriptions: dict[str, ListSubscriptionsResponse] = {}
+        # By the name of the RPC.
+        self.transactions: defaultdict[str, deque[Answer]] = defaultdict(deque)
         self.requests: list[Any] = []
         self.seconds_left: list[float] = []
         self.cancelled = asyncio.Event()
@@ -143,6 +146,8 @@ class FakeHub:
         storage_service_pb2_grpc.add_StorageServiceServicer_to_server(Storage(hub), server)
         event_service_pb2_grpc.add_EventServiceServicer_to_server(Events(hub), server)
         hub_service_pb2_grpc.add_HubServiceServicer_to_server(Operator(hub), server)
+        transactions = Transactions(hub)
+        transaction_service_pb2_grpc.add_TransactionServiceServicer_to_server(transactions, server)
         health_pb2_grpc.add_HealthServicer_to_server(hub.health, server)
         hub.address = bind(server, listen)
         await server.start()
@@ -196,6 +201,27 @@ class Events(event_service_pb2_grpc.EventServiceServicer):
         if self._hub.delete:
             self._hub.next(self._hub.delete, request)
         return event_service_pb2.DeleteSubscriptionResponse()
+
+
+def scripted(name: str) -> Callable[..., Awaitable[Any]]:
+    async def answer(self: Any, request: Any, context: Any) -> Any:
+        self.hub.record(request, context)
+        return self.hub.next(self.hub.transactions[name], request)
+
+    return answer
+
+
+class Transactions(transaction_service_pb2_grpc.TransactionServiceServicer):
+    def __init__(self, hub: FakeHub) -> None:
+        self.hub = hub
+
+    ExecuteTransaction = scripted("ExecuteTransaction")
+    BeginTransaction = scripted("BeginTransaction")
+    CommitTransaction = scripted("CommitTransaction")
+    RollbackTransaction = scripted("RollbackTransaction")
+    GetTransaction = scripted("GetTransaction")
+    ListTransactions = scripted("ListTransactions")
+    ResolveTransaction = scripted("ResolveTransaction")
 
 
 class Operator(hub_service_pb2_grpc.HubServiceServicer):

@@ -7,6 +7,8 @@
         async for event in hub.subscribe(types="storage.*"):
             ...
         await hub.submit("DELETE FROM heroes WHERE name = ?", ["Ada"])
+        async with hub.transaction("character_db", "campaign_db") as transaction:
+            await transaction.execute("DELETE FROM heroes", database="character_db")
 
 Every call has a deadline, every write a request id, and a call that the hub could not serve at
 the moment is sent again until its deadline. What fails raises a class of `messagehub.errors`,
@@ -14,7 +16,6 @@ whose `__cause__` is the error of gRPC.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
@@ -22,13 +23,14 @@ import grpc
 
 from messagehub.acknowledgements import Acknowledgements
 from messagehub.channel import DEFAULT_TARGET, MESSAGE_BYTES_MAX, decode, open_channel
-from messagehub.errors import HubError, InvalidRequest, Recording
+from messagehub.errors import HubError, InvalidRequest
 from messagehub.events import LATEST, Subscription
 from messagehub.operations import Operations
 from messagehub.request_ids import new_request_id
-from messagehub.retries import Retries
+from messagehub.results import Operation, Result, batch_operation, batch_outcome, result_of
+from messagehub.retries import Retries, may_retry
 from messagehub.rows import QueryCall, Rows
-from messagehub.status import from_status
+from messagehub.transactions import Transactions
 from messagehub.v1.event_service_pb2 import (
     AcknowledgeEventsRequest,
     DeleteSubscriptionRequest,
@@ -39,17 +41,9 @@ from messagehub.v1.event_service_pb2 import (
 from messagehub.v1.event_service_pb2_grpc import EventServiceStub
 from messagehub.v1.hub_service_pb2 import GetStatusRequest, HubStatus
 from messagehub.v1.hub_service_pb2_grpc import HubServiceStub
-from messagehub.v1.statement_pb2 import ResultSet
-from messagehub.v1.storage_service_pb2 import (
-    BatchOperation,
-    BatchResult,
-    ExecuteBatchRequest,
-    ExecuteRequest,
-    ExecuteResponse,
-    QueryRequest,
-)
+from messagehub.v1.storage_service_pb2 import ExecuteBatchRequest, ExecuteRequest, QueryRequest
 from messagehub.v1.storage_service_pb2_grpc import StorageServiceStub
-from messagehub.values import Parameters, SqlValue, row_tuples, to_statement
+from messagehub.values import Parameters, to_statement
 
 __all__ = ["DEFAULT_TARGET", "Hub", "Operation", "Result"]
 
@@ -59,38 +53,7 @@ QUERY_TIMEOUT_SECONDS: Final = 600.0
 Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a statement gave.
-
-    `sequence` is the position of a write in the journal of `database`; of a read, one that its
-    snapshot includes. `replayed` says that the write had been done by an earlier call with the
-    same request id, whose outcome this is.
-    """
-
-    columns: tuple[str, ...]
-    rows: list[tuple[SqlValue, ...]]
-    rows_affected: int
-    last_insert_id: int
-    database: str
-    sequence: int
-    schema_version: str
-    replayed: bool
-    correlation_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One operation of a batch; the fields are those of `Hub.execute`."""
-
-    query: str
-    parameters: Parameters = ()
-    database: str = ""
-    request_id: str | None = None
-    schema_version: str = ""
-
-
-class Hub(Operations):
+class Hub(Operations, Transactions):
     """A service's connection to the hub: one channel, which reconnects by itself.
 
     `service` is the calling service. `timeout` (seconds) bounds every call with all its attempts,
@@ -171,7 +134,7 @@ class Hub(Operations):
         response = await self.call(
             lambda seconds: stub.Execute(request, timeout=seconds), timeout=timeout
         )
-        return _result(response, response.result, response.correlation_id)
+        return result_of(response, response.result, response.correlation_id)
 
     async def execute_batch(
         self,
@@ -189,13 +152,13 @@ class Hub(Operations):
         request = ExecuteBatchRequest(
             source_service=self.service,
             correlation_id=correlation_id,
-            operations=[_batch_operation(operation) for operation in operations],
+            operations=[batch_operation(operation) for operation in operations],
         )
         stub = StorageServiceStub(self.channel)
         response = await self.call(
             lambda seconds: stub.ExecuteBatch(request, timeout=seconds), timeout=timeout
         )
-        return [_outcome(result, response.correlation_id) for result in response.results]
+        return [batch_outcome(result, response.correlation_id) for result in response.results]
 
     def query(
         self,
@@ -331,12 +294,16 @@ class Hub(Operations):
         return response.status
 
     async def call(
-        self, start: Callable[[float], Awaitable[Answer]], *, timeout: float | None = None
+        self,
+        start: Callable[[float], Awaitable[Answer]],
+        *,
+        timeout: float | None = None,
+        again: Callable[[HubError], bool] = may_retry,
     ) -> Answer:
         """Makes a call of a generated stub as the methods here do: deadline, retries, errors.
 
         `start` gets the seconds that are left and gives the call. It is made again after a
-        failure that may pass, so a write in it must carry a request id.
+        failure that `again` says yes to, so a write in it must carry a request id.
         """
 
         async def attempt(seconds: float) -> Answer:
@@ -346,7 +313,7 @@ class Hub(Operations):
                 raise self._decode(failure) from failure
 
         limit = _positive(self.timeout if timeout is None else timeout)
-        return await self._retries.run(attempt, limit)
+        return await self._retries.run(attempt, limit, again)
 
     def _decode(self, failure: grpc.aio.AioRpcError) -> HubError:
         return decode(failure, self.target)
@@ -362,39 +329,3 @@ def _positive(timeout: float) -> float:
 
 def _listed(names: str | Sequence[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
-
-
-def _result(
-    answer: ExecuteResponse | BatchResult, result: ResultSet, correlation_id: str
-) -> Result:
-    return Result(
-        columns=tuple(column.name for column in result.columns),
-        rows=row_tuples(result),
-        rows_affected=result.rows_affected,
-        last_insert_id=result.last_insert_id,
-        database=answer.database,
-        sequence=answer.sequence,
-        schema_version=answer.schema_version,
-        replayed=answer.replayed,
-        correlation_id=correlation_id,
-    )
-
-
-def _batch_operation(operation: Operation | tuple[str, Parameters]) -> BatchOperation:
-    if isinstance(operation, tuple):
-        operation = Operation(*operation)
-    return BatchOperation(
-        database=operation.database,
-        request_id=operation.request_id or new_request_id(),
-        schema_version=operation.schema_version,
-        statement=to_statement(operation.query, operation.parameters),
-    )
-
-
-def _outcome(result: BatchResult, correlation_id: str) -> Result | HubError:
-    if result.WhichOneof("outcome") == "error":
-        error = from_status(result.error)
-        if result.sequence:
-            error.recording = Recording(result.sequence, result.schema_version, result.replayed)
-        return error
-    return _result(result, result.result, correlation_id)

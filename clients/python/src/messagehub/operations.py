@@ -10,23 +10,21 @@ The outcome also comes as the event `storage.operation_completed` or `storage.op
 with the operation's correlation id; that of a submitted operation carries its rows.
 """
 
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, Protocol, Self
 
-import grpc
-
+from messagehub.caller import Caller
 from messagehub.errors import HubError, InvalidRequest
+from messagehub.pages import Pages
 from messagehub.request_ids import new_request_id
 from messagehub.status import from_status
 from messagehub.v1 import storage_service_pb2 as messages
 from messagehub.v1.storage_service_pb2_grpc import StorageServiceStub
 from messagehub.values import Parameters, SqlValue, row_tuples, to_statement
 
-__all__ = ["OperationState", "Operations", "SubmittedOperation", "SubmittedOperations"]
+__all__ = ["OperationState", "Operations", "SubmittedOperation"]
 
 
 class OperationState(Enum):
@@ -70,58 +68,6 @@ class SubmittedOperation:
     created: datetime
     updated: datetime
     replayed: bool = False
-
-
-class Caller(Protocol):
-    """What `Operations` needs of the client that it is part of."""
-
-    service: str
-
-    @property
-    def channel(self) -> grpc.aio.Channel:
-        """The channel to the hub."""
-
-    async def call(
-        self, start: Callable[[float], Awaitable[Any]], *, timeout: float | None = None
-    ) -> Any:
-        """Makes a call with deadline, retries and errors."""
-
-
-class SubmittedOperations:
-    """The operations of a service, newest first, page by page; made by `Hub.operations`.
-
-    async for operation in hub.operations(states=[OperationState.FAILED]):
-        ...
-    """
-
-    def __init__(
-        self, caller: Caller, request: messages.ListOperationsRequest, timeout: float | None
-    ) -> None:
-        self._caller = caller
-        self._request = request
-        self._timeout = timeout
-        self._page: deque[SubmittedOperation] = deque()
-        self._ended = False
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> SubmittedOperation:
-        while not self._page:
-            if self._ended:
-                raise StopAsyncIteration
-            await self._read()
-        return self._page.popleft()
-
-    async def _read(self) -> None:
-        stub = StorageServiceStub(self._caller.channel)
-        response = await self._caller.call(
-            lambda seconds: stub.ListOperations(self._request, timeout=seconds),
-            timeout=self._timeout,
-        )
-        self._page.extend(_operation(operation) for operation in response.operations)
-        self._request.page_token = response.next_page_token
-        self._ended = not response.next_page_token
 
 
 class Operations:
@@ -189,7 +135,7 @@ class Operations:
         states: Sequence[OperationState] = (),
         page_size: int = 0,
         timeout: float | None = None,
-    ) -> SubmittedOperations:
+    ) -> Pages[SubmittedOperation]:
         """Gives the operations that this service submitted, newest first.
 
         Only those of a `database` and in some `states`, if given. `timeout` bounds each page.
@@ -204,7 +150,16 @@ class Operations:
             states=[messages.OperationState.ValueType(state.value) for state in states],
             page_size=page_size,
         )
-        return SubmittedOperations(self, request, timeout)
+        stub = StorageServiceStub(self.channel)
+
+        async def read(token: str) -> tuple[Iterable[SubmittedOperation], str]:
+            request.page_token = token
+            page = await self.call(
+                lambda seconds: stub.ListOperations(request, timeout=seconds), timeout=timeout
+            )
+            return map(_operation, page.operations), page.next_page_token
+
+        return Pages(read)
 
     async def cancel_operation(
         self: Caller, request_id: str, *, timeout: float | None = None

@@ -1,8 +1,8 @@
 """When a failed call is sent again, and after how long.
 
 Only two kinds of failure are: what the error table marks as "send the same call again" with the
-code UNAVAILABLE, and a full queue. A write keeps its request id through all attempts, so that one
-that had already been done is answered, not done again.
+code UNAVAILABLE, and a full queue; of a whole transaction also a conflict. A write keeps its
+request id through all attempts, so that one that had already been done is answered, not done again.
 """
 
 import asyncio
@@ -49,11 +49,16 @@ class Retries:
         longest = min(self.delay_max, self.first_delay * 2.0**doublings)
         return (retry_after or 0.0) + self.random() * longest
 
-    async def run(self, call: Callable[[float], Awaitable[Answer]], timeout: float) -> Answer:
+    async def run(
+        self,
+        call: Callable[[float], Awaitable[Answer]],
+        timeout: float,
+        again: Callable[[HubError], bool] = may_retry,
+    ) -> Answer:
         """Gives the answer of `call`, which gets the seconds that are left of `timeout`.
 
-        Raises the last error when it is not of a kind to try again, the attempts are used up, or
-        the next attempt would begin after the deadline.
+        Raises the last error when `again` says no to it, the attempts are used up, or the next
+        attempt would begin after the deadline.
         """
         deadline = self.clock() + timeout
         failures = 0
@@ -64,7 +69,7 @@ class Retries:
                 failures += 1
                 delay = self.delay(failures, error.retry_after)
                 if (
-                    not may_retry(error)
+                    not again(error)
                     or failures == self.attempts_max
                     or self.clock() + delay >= deadline
                 ):

@@ -1,6 +1,6 @@
 """What every client command shares: where the hub is, and a client of it."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import click
@@ -9,7 +9,14 @@ from messagehub.client import DEFAULT_TARGET, TIMEOUT_SECONDS, Hub
 from messagehub.errors import InvalidRoute
 from messagehub.retries import Retries
 
-__all__ = ["ATTEMPTS_MAX", "as_json_option", "open_hub", "service_of", "target_options"]
+__all__ = [
+    "ATTEMPTS_MAX",
+    "as_json_option",
+    "each_service",
+    "open_hub",
+    "service_of",
+    "target_options",
+]
 
 # A person waits: what is not cured within a few tries is told.
 ATTEMPTS_MAX: Final = 4
@@ -53,6 +60,17 @@ def open_hub(
     if timeout is None:
         return Hub(target, service=service, retries=retries)
     return Hub(target, service=service, retries=retries, timeout=timeout, query_timeout=timeout)
+
+
+async def each_service(hub: Hub, service: str | None) -> AsyncIterator[Hub]:
+    """Gives the client as the service that is named, or as each that the hub has a route for."""
+    if service is not None:
+        hub.service = service
+        yield hub
+        return
+    for route in (await hub.status()).routes:
+        hub.service = route.service
+        yield hub
 
 
 async def service_of(hub: Hub, database: str) -> str:

@@ -30,6 +30,7 @@ CLIENT_COMMANDS: Final = MappingProxyType(
         "status": "messagehub.cli.status",
         "submit": "messagehub.cli.submit",
         "subscriptions": "messagehub.cli.subscriptions",
+        "tx": "messagehub.cli.tx",
     }
 )
 INTERRUPTED: Final = 130

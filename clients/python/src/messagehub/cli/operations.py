@@ -1,12 +1,19 @@
 """`messagehub operations`: what was submitted for later delivery, and what became of it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 import click
 
-from messagehub.cli.connection import ATTEMPTS_MAX, as_json_option, open_hub, target_options
+from messagehub.cli.connection import (
+    ATTEMPTS_MAX,
+    as_json_option,
+    each_service,
+    open_hub,
+    target_options,
+)
+from messagehub.cli.groups import ListByDefault
 from messagehub.cli.printable import json_text, printable
 from messagehub.cli.tables import aligned, json_value
 from messagehub.client import Hub
@@ -23,17 +30,7 @@ Ask = Callable[[Hub], Awaitable[SubmittedOperation]]
 _service_option = click.option("--service", help="Who asks; the default is every service in turn.")
 
 
-class _ListByDefault(click.Group):
-    """A group that lists when no command is named."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Puts `list` before options that are not the group's own."""
-        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
-
-
-@click.group(cls=_ListByDefault)
+@click.group(cls=ListByDefault)
 def operations() -> None:
     """Show operations that were submitted for later delivery; `list` is the default."""
 
@@ -67,7 +64,7 @@ def list_operations(
     async def read() -> list[SubmittedOperation]:
         found: list[SubmittedOperation] = []
         async with open_hub(target, timeout=timeout) as hub:
-            async for asking in _services(hub, service):
+            async for asking in each_service(hub, service):
                 try:
                     async for operation in asking.operations(database=database, states=wanted):
                         found.append(operation)
@@ -133,7 +130,7 @@ async def _ask_each(
     # Asking all in turn, none is asked twice: it may be another one that knows.
     attempts_max = 1 if service is None else ATTEMPTS_MAX
     async with open_hub(target, timeout=timeout, attempts_max=attempts_max) as hub:
-        async for asking in _services(hub, service):
+        async for asking in each_service(hub, service):
             try:
                 return await ask(asking)
             except (OperationNotFound, AccessDenied) as refusal:
@@ -144,17 +141,6 @@ async def _ask_each(
                     raise
                 unanswered = failure
     raise unanswered or InvalidRoute("the hub has no routes: say with --service who asks")
-
-
-async def _services(hub: Hub, service: str | None) -> AsyncIterator[Hub]:
-    """Gives the client as the service that is named, or as each that the hub has a route for."""
-    if service is not None:
-        hub.service = service
-        yield hub
-        return
-    for route in (await hub.status()).routes:
-        hub.service = route.service
-        yield hub
 
 
 def _show(operation: SubmittedOperation, *, as_json: bool) -> None:

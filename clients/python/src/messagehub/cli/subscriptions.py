@@ -8,13 +8,13 @@ import click
 from google.protobuf.json_format import MessageToDict
 
 from messagehub.cli.connection import as_json_option, open_hub, target_options
+from messagehub.cli.groups import ListByDefault
 from messagehub.cli.printable import json_text, printable
 from messagehub.cli.tables import aligned
 from messagehub.client import Hub
 from messagehub.errors import InvalidRequest, SubscriptionNotFound
 from messagehub.v1.event_service_pb2 import Subscription
 
-LIST: Final = "list"
 HEADING: Final = (
     "SUBSCRIPTION",
     "SERVICE",
@@ -26,22 +26,12 @@ HEADING: Final = (
 )
 
 
-class _ListByDefault(click.Group):
-    """A group that lists where no command is given."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Finds the command."""
-        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
-            args = [LIST, *args]
-        return super().parse_args(ctx, args)
-
-
-@click.group(cls=_ListByDefault)
+@click.group(cls=ListByDefault)
 def subscriptions() -> None:
     """Show or delete named subscriptions; without a command, show them."""
 
 
-@subscriptions.command(LIST)
+@subscriptions.command("list")
 @click.option("--service", help="Only those of this service.")
 @as_json_option
 @target_options

@@ -601,3 +601,65 @@ class ListTransactionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListTransactionsResponse: _TypeAlias = ListTransactionsResponse  # noqa: Y015
+
+@_typing.final
+class ResolveTransactionRequest(_message.Message):
+    """Decides an in-doubt transaction by hand."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_SERVICE_FIELD_NUMBER: _builtins.int
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    TRANSACTION_ID_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    source_service: _builtins.str
+    """The calling service."""
+    correlation_id: _builtins.str
+    """Follows the call through logs."""
+    transaction_id: _builtins.str
+    """The transaction."""
+    commit: _builtins.bool
+    """True = commit what is prepared, false = roll it back."""
+    def __init__(
+        self,
+        *,
+        source_service: _builtins.str = ...,
+        correlation_id: _builtins.str = ...,
+        transaction_id: _builtins.str = ...,
+        commit: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "correlation_id", b"correlation_id", "source_service", b"source_service", "transaction_id", b"transaction_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveTransactionRequest: _TypeAlias = ResolveTransactionRequest  # noqa: Y015
+
+@_typing.final
+class ResolveTransactionResponse(_message.Message):
+    """What stands after it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    TRANSACTION_FIELD_NUMBER: _builtins.int
+    correlation_id: _builtins.str
+    """As sent, or generated."""
+    @_builtins.property
+    def transaction(self) -> Global___Transaction:
+        """The transaction."""
+
+    def __init__(
+        self,
+        *,
+        correlation_id: _builtins.str = ...,
+        transaction: Global___Transaction | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["transaction", b"transaction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "transaction", b"transaction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveTransactionResponse: _TypeAlias = ResolveTransactionResponse  # noqa: Y015

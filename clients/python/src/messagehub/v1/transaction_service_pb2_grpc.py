@@ -66,6 +66,11 @@ class TransactionServiceStub(object):
                 request_serializer=messagehub_dot_v1_dot_transaction__service__pb2.ListTransactionsRequest.SerializeToString,
                 response_deserializer=messagehub_dot_v1_dot_transaction__service__pb2.ListTransactionsResponse.FromString,
                 _registered_method=True)
+        self.ResolveTransaction = channel.unary_unary(
+                '/messagehub.v1.TransactionService/ResolveTransaction',
+                request_serializer=messagehub_dot_v1_dot_transaction__service__pb2.ResolveTransactionRequest.SerializeToString,
+                response_deserializer=messagehub_dot_v1_dot_transaction__service__pb2.ResolveTransactionResponse.FromString,
+                _registered_method=True)
 
 
 class TransactionServiceServicer(object):
@@ -115,6 +120,15 @@ class TransactionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResolveTransaction(self, request, context):
+        """Ends an in-doubt transaction whose home cannot be asked any more, by an
+        operator's decision, which is recorded. The wrong one leaves the databases in
+        disagreement for good.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TransactionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -147,6 +161,11 @@ def add_TransactionServiceServicer_to_server(servicer, server):
                     servicer.ListTransactions,
                     request_deserializer=messagehub_dot_v1_dot_transaction__service__pb2.ListTransactionsRequest.FromString,
                     response_serializer=messagehub_dot_v1_dot_transaction__service__pb2.ListTransactionsResponse.SerializeToString,
+            ),
+            'ResolveTransaction': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveTransaction,
+                    request_deserializer=messagehub_dot_v1_dot_transaction__service__pb2.ResolveTransactionRequest.FromString,
+                    response_serializer=messagehub_dot_v1_dot_transaction__service__pb2.ResolveTransactionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -313,6 +332,33 @@ class TransactionService(object):
             '/messagehub.v1.TransactionService/ListTransactions',
             messagehub_dot_v1_dot_transaction__service__pb2.ListTransactionsRequest.SerializeToString,
             messagehub_dot_v1_dot_transaction__service__pb2.ListTransactionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveTransaction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/messagehub.v1.TransactionService/ResolveTransaction',
+            messagehub_dot_v1_dot_transaction__service__pb2.ResolveTransactionRequest.SerializeToString,
+            messagehub_dot_v1_dot_transaction__service__pb2.ResolveTransactionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,11 @@ class TransactionServiceStub:
     """Tells what became of a transaction."""
     ListTransactions: _grpc.UnaryUnaryMultiCallable[_transaction_service_pb2.ListTransactionsRequest, _transaction_service_pb2.ListTransactionsResponse]
     """Lists transactions that are open or in doubt, oldest first."""
+    ResolveTransaction: _grpc.UnaryUnaryMultiCallable[_transaction_service_pb2.ResolveTransactionRequest, _transaction_service_pb2.ResolveTransactionResponse]
+    """Ends an in-doubt transaction whose home cannot be asked any more, by an
+    operator's decision, which is recorded. The wrong one leaves the databases in
+    disagreement for good.
+    """
 
 @_typing.type_check_only
 class TransactionServiceAsyncStub(TransactionServiceStub):
@@ -67,6 +72,11 @@ class TransactionServiceAsyncStub(TransactionServiceStub):
     """Tells what became of a transaction."""
     ListTransactions: _aio.UnaryUnaryMultiCallable[_transaction_service_pb2.ListTransactionsRequest, _transaction_service_pb2.ListTransactionsResponse]  # type: ignore[assignment]
     """Lists transactions that are open or in doubt, oldest first."""
+    ResolveTransaction: _aio.UnaryUnaryMultiCallable[_transaction_service_pb2.ResolveTransactionRequest, _transaction_service_pb2.ResolveTransactionResponse]  # type: ignore[assignment]
+    """Ends an in-doubt transaction whose home cannot be asked any more, by an
+    operator's decision, which is recorded. The wrong one leaves the databases in
+    disagreement for good.
+    """
 
 class TransactionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Atomic, durable changes of any databases that the caller may write. ABORTED
@@ -120,5 +130,16 @@ class TransactionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_transaction_service_pb2.ListTransactionsResponse, _abc.Awaitable[_transaction_service_pb2.ListTransactionsResponse]]:
         """Lists transactions that are open or in doubt, oldest first."""
+
+    @_abc_1.abstractmethod
+    def ResolveTransaction(
+        self,
+        request: _transaction_service_pb2.ResolveTransactionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_transaction_service_pb2.ResolveTransactionResponse, _abc.Awaitable[_transaction_service_pb2.ResolveTransactionResponse]]:
+        """Ends an in-doubt transaction whose home cannot be asked any more, by an
+        operator's decision, which is recorded. The wrong one leaves the databases in
+        disagreement for good.
+        """
 
 def add_TransactionServiceServicer_to_server(servicer: TransactionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
