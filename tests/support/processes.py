@@ -40,10 +40,15 @@ class ServerProcess:
         """True from `start` until it was killed, stopped or waited for."""
         return self._process is not None
 
-    def start(self) -> None:
-        """Starts the process in a process group of its own."""
+    def start(self, *, failpoints: str = "") -> None:
+        """Starts the process in a process group of its own.
+
+        `failpoints` says where it shall die by itself; see `messagehub.serving.failpoints`.
+        """
         assert self._process is None, f"{self.name} already runs"
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MESSAGEHUB_")}
+        if failpoints:
+            environment["MESSAGEHUB_FAILPOINTS"] = failpoints
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -104,10 +109,10 @@ class ServerProcess:
         self._process = None
         return status
 
-    async def restart(self) -> None:
+    async def restart(self, *, failpoints: str = "") -> None:
         """Starts the process again on its address and waits until it is ready."""
         self.kill()
-        self.start()
+        self.start(failpoints=failpoints)
         await self.ready()
 
     def log_lines(self) -> list[dict[str, Any]]:

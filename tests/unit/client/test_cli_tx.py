@@ -33,8 +33,10 @@ def known(name: str, state: TransactionState, seconds: int = 0) -> Transaction:
     return made
 
 
-def listed(fake: FakeHub, *transactions: Transaction) -> None:
-    answer = ListTransactionsResponse(transactions=transactions)
+def listed(fake: FakeHub, *transactions: Transaction, unavailable: str = "") -> None:
+    answer = ListTransactionsResponse(
+        transactions=transactions, unavailable_databases=[unavailable] if unavailable else []
+    )
     fake.transactions["ListTransactions"].append(answer)
 
 
@@ -57,6 +59,14 @@ async def test_each_transaction_is_listed_once_oldest_first(fake: FakeHub) -> No
     assert "IN_DOUBT" in lines[1]
     assert "catalog_db, character_db  character_db" in lines[1]
     assert [request.source_service for request in fake.requests] == ["character", "catalog"]
+
+
+async def test_what_could_not_be_asked_is_told(fake: FakeHub) -> None:
+    listed(fake, unavailable="auth_db")
+    listed(fake, known(ID, IN_DOUBT))
+    status, output, errors = await run_command("tx", "list", "--target", fake.address)
+    assert (status, ID in output) == (0, True)
+    assert errors == "cannot be asked at the moment, so more may be there: auth_db\n"
 
 
 async def test_one_services_transactions_are_listed_for_programs(fake: FakeHub) -> None:

@@ -17,7 +17,7 @@ or one after the other, with what the ones before gave:
 With `read_only` both see one state of all databases: of every transaction all of it or nothing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
@@ -37,6 +37,7 @@ from messagehub.values import Parameters, row_tuples, to_statement
 __all__ = [
     "CommittedTransaction",
     "EventDraft",
+    "ListedTransactions",
     "Transaction",
     "TransactionRecord",
     "TransactionState",
@@ -56,6 +57,26 @@ class CommittedTransaction:
     results: list[Result]
     replayed: bool
     correlation_id: str
+
+
+class ListedTransactions(Pages[TransactionRecord]):
+    """Transactions, one page of them in memory; made by `Hub.transactions`.
+
+        async for record in hub.transactions():
+            ...
+
+    `unavailable_databases` could not be asked, so transactions of theirs may be missing.
+    """
+
+    def __init__(self, ask: Callable[[str], Awaitable[messages.ListTransactionsResponse]]) -> None:
+        super().__init__(self._records)
+        self._ask = ask
+        self.unavailable_databases: set[str] = set()
+
+    async def _records(self, token: str) -> tuple[Iterable[TransactionRecord], str]:
+        page = await self._ask(token)
+        self.unavailable_databases.update(page.unavailable_databases)
+        return map(record_of, page.transactions), page.next_page_token
 
 
 class Transactions:
@@ -151,7 +172,7 @@ class Transactions:
         states: Sequence[TransactionState] = (),
         page_size: int = 0,
         timeout: float | None = None,
-    ) -> Pages[TransactionRecord]:
+    ) -> ListedTransactions:
         """Gives the transactions in some states, oldest first; none = open and in doubt.
 
         Of all databases that the service may read. `timeout` bounds each page.
@@ -167,14 +188,14 @@ class Transactions:
         )
         stub = TransactionServiceStub(self.channel)
 
-        async def read(token: str) -> tuple[Iterable[TransactionRecord], str]:
+        async def ask(token: str) -> messages.ListTransactionsResponse:
             request.page_token = token
-            page = await self.call(
+            page: messages.ListTransactionsResponse = await self.call(
                 lambda seconds: stub.ListTransactions(request, timeout=seconds), timeout=timeout
             )
-            return map(record_of, page.transactions), page.next_page_token
+            return page
 
-        return Pages(read)
+        return ListedTransactions(ask)
 
     async def resolve_transaction(
         self: Caller, transaction_id: str, *, commit: bool, timeout: float | None = None

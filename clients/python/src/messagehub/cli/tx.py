@@ -48,12 +48,15 @@ def list_transactions(
     """List transactions; the first of a transaction's databases is the one that decides."""
     wanted = [TransactionState[state.upper()] for state in states]
 
+    unavailable: set[str] = set()
+
     async def read() -> list[TransactionRecord]:
         found: dict[str, TransactionRecord] = {}
         async with open_hub(target, timeout=timeout) as hub:
             async for asking in each_service(hub, service):
+                listed = asking.transactions(states=wanted)
                 try:
-                    async for record in asking.transactions(states=wanted):
+                    async for record in listed:
                         # Every service that may read a database sees what holds it.
                         found.setdefault(record.id, record)
                         if len(found) == limit:
@@ -61,6 +64,7 @@ def list_transactions(
                 except AccessDenied:
                     if service is not None:
                         raise
+                unavailable.update(listed.unavailable_databases)
         return sorted(found.values(), key=lambda record: record.created)
 
     found = asyncio.run(read())
@@ -69,6 +73,9 @@ def list_transactions(
             click.echo(json_line(record))
     else:
         click.echo(table(found))
+    if unavailable:
+        names = ", ".join(sorted(unavailable))
+        click.echo(f"cannot be asked at the moment, so more may be there: {names}", err=True)
 
 
 @tx.command()

@@ -579,6 +579,7 @@ class ListTransactionsResponse(_message.Message):
     CORRELATION_ID_FIELD_NUMBER: _builtins.int
     TRANSACTIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    UNAVAILABLE_DATABASES_FIELD_NUMBER: _builtins.int
     correlation_id: _builtins.str
     """As sent, or generated."""
     next_page_token: _builtins.str
@@ -587,16 +588,21 @@ class ListTransactionsResponse(_message.Message):
     def transactions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Transaction]:
         """The transactions."""
 
+    @_builtins.property
+    def unavailable_databases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The databases that could not be asked; transactions of theirs may be missing."""
+
     def __init__(
         self,
         *,
         correlation_id: _builtins.str = ...,
         transactions: _abc.Iterable[Global___Transaction] | None = ...,
         next_page_token: _builtins.str = ...,
+        unavailable_databases: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "next_page_token", b"next_page_token", "transactions", b"transactions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "next_page_token", b"next_page_token", "transactions", b"transactions", "unavailable_databases", b"unavailable_databases"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -604,7 +610,9 @@ Global___ListTransactionsResponse: _TypeAlias = ListTransactionsResponse  # noqa
 
 @_typing.final
 class ResolveTransactionRequest(_message.Message):
-    """Decides an in-doubt transaction by hand."""
+    """Ends a transaction in doubt. The calling service must be able to write all of its
+    databases.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -615,7 +623,7 @@ class ResolveTransactionRequest(_message.Message):
     source_service: _builtins.str
     """The calling service."""
     correlation_id: _builtins.str
-    """Follows the call through logs."""
+    """Follows the call through logs and events."""
     transaction_id: _builtins.str
     """The transaction."""
     commit: _builtins.bool
@@ -638,7 +646,7 @@ Global___ResolveTransactionRequest: _TypeAlias = ResolveTransactionRequest  # no
 
 @_typing.final
 class ResolveTransactionResponse(_message.Message):
-    """What stands after it."""
+    """The transaction is ended in every database that could be asked."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

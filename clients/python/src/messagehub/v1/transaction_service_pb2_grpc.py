@@ -121,9 +121,9 @@ class TransactionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ResolveTransaction(self, request, context):
-        """Ends an in-doubt transaction whose home cannot be asked any more, by an
-        operator's decision, which is recorded. The wrong one leaves the databases in
-        disagreement for good.
+        """An operator's decision about a transaction in doubt, whose home cannot tell any
+        more how it ended. May break atomicity; it is recorded. A home that can tell is
+        believed instead: the answer says how the transaction ended in truth.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

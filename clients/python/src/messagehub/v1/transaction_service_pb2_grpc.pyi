@@ -48,9 +48,9 @@ class TransactionServiceStub:
     ListTransactions: _grpc.UnaryUnaryMultiCallable[_transaction_service_pb2.ListTransactionsRequest, _transaction_service_pb2.ListTransactionsResponse]
     """Lists transactions that are open or in doubt, oldest first."""
     ResolveTransaction: _grpc.UnaryUnaryMultiCallable[_transaction_service_pb2.ResolveTransactionRequest, _transaction_service_pb2.ResolveTransactionResponse]
-    """Ends an in-doubt transaction whose home cannot be asked any more, by an
-    operator's decision, which is recorded. The wrong one leaves the databases in
-    disagreement for good.
+    """An operator's decision about a transaction in doubt, whose home cannot tell any
+    more how it ended. May break atomicity; it is recorded. A home that can tell is
+    believed instead: the answer says how the transaction ended in truth.
     """
 
 @_typing.type_check_only
@@ -73,9 +73,9 @@ class TransactionServiceAsyncStub(TransactionServiceStub):
     ListTransactions: _aio.UnaryUnaryMultiCallable[_transaction_service_pb2.ListTransactionsRequest, _transaction_service_pb2.ListTransactionsResponse]  # type: ignore[assignment]
     """Lists transactions that are open or in doubt, oldest first."""
     ResolveTransaction: _aio.UnaryUnaryMultiCallable[_transaction_service_pb2.ResolveTransactionRequest, _transaction_service_pb2.ResolveTransactionResponse]  # type: ignore[assignment]
-    """Ends an in-doubt transaction whose home cannot be asked any more, by an
-    operator's decision, which is recorded. The wrong one leaves the databases in
-    disagreement for good.
+    """An operator's decision about a transaction in doubt, whose home cannot tell any
+    more how it ended. May break atomicity; it is recorded. A home that can tell is
+    believed instead: the answer says how the transaction ended in truth.
     """
 
 class TransactionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -137,9 +137,9 @@ class TransactionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _transaction_service_pb2.ResolveTransactionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_transaction_service_pb2.ResolveTransactionResponse, _abc.Awaitable[_transaction_service_pb2.ResolveTransactionResponse]]:
-        """Ends an in-doubt transaction whose home cannot be asked any more, by an
-        operator's decision, which is recorded. The wrong one leaves the databases in
-        disagreement for good.
+        """An operator's decision about a transaction in doubt, whose home cannot tell any
+        more how it ended. May break atomicity; it is recorded. A home that can tell is
+        believed instead: the answer says how the transaction ended in truth.
         """
 
 def add_TransactionServiceServicer_to_server(servicer: TransactionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
