@@ -69,8 +69,8 @@ class Part:
     """A part that may write. Calls for it take turns by `turn`.
 
     `outcomes` has what operations with a request id gave, so that none is run twice. `advanced` is
-    the answer that made it prepared. `doomed` says why a part that still waits for the lane must
-    not begin.
+    the answer that made it prepared. `doomed` says why somebody rolls it back who did not wait for
+    what is under way.
     """
 
     header: TransactionHeader
@@ -104,6 +104,7 @@ class Part:
     def interrupt(self, why: HubError) -> None:
         """Whoever is about to roll back does not wait for what would be undone."""
         if self.control is not None and self.state is not State.PREPARED:
+            self.doomed = why
             self.control.cancelled = True
         if self.waiting is not None:
             self.doomed = why

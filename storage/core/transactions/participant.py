@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-from messagehub.errors import HubError, InternalError, TransactionExpired
+from messagehub.errors import Cancelled, HubError, InternalError, TransactionExpired
 from messagehub.storage.v1.participant_service_pb2 import TransactionHeader, TransactionRecord
 from storage.core.engine import EngineLost
 from storage.core.operation import Applied, Operation, ask
@@ -245,7 +245,11 @@ class Participant:
         except BaseException as failure:
             if entered:
                 self.gate.leave()
-            await self._after_failure(part, failure, begins=begins)
+            # Its caller did not go away: somebody else rolls back.
+            doom = part.doomed if isinstance(failure, Cancelled) else None
+            await self._after_failure(part, doom or failure, begins=begins)
+            if doom is not None:
+                raise doom from failure
             raise
         finally:
             part.control = None
