@@ -1,7 +1,10 @@
 """The command of the storage server, found by `messagehub` through the entry points."""
 
 import asyncio
+import logging
+import os
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -10,6 +13,9 @@ from messagehub.serving.configuration import ConfigurationError
 from messagehub.serving.process import serve
 from storage.config import load
 from storage.server import StorageServer
+
+# The exit code when a connection's thread did not come back and was left.
+ABANDONED: Final = 3
 
 
 @click.command()
@@ -36,7 +42,17 @@ def storage(
         raise SystemExit(2) from None
     logs.set_up(settings.log_level)
     try:
-        asyncio.run(serve(StorageServer(settings)))
+        asyncio.run(_run(settings))
     except OSError as failure:
         click.echo(f"messagehub storage: {failure}", err=True)
         raise SystemExit(1) from None
+
+
+async def _run(settings: StorageConfig) -> None:
+    server = StorageServer(settings)
+    await serve(server)
+    if server.abandoned:
+        # Python would wait for the thread. The file's lock goes with the process, and what the
+        # thread had not committed is not in the file.
+        logging.shutdown()
+        os._exit(ABANDONED)

@@ -45,6 +45,14 @@ class StorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     statement_bytes_max: SqliteBytes = MEBIBYTE
     parameters_max: SqliteParameters = 32_766
     value_bytes_max: SqliteBytes = 16 * MEBIBYTE
+    # Above this, functions whose cost is the product of their arguments are done another way.
+    function_value_bytes_max: Positive = 64 * 1024
+    # What views and common table expressions may add to a statement; about 200 bytes each.
+    expanded_words_max: Positive = 200_000
+    # What SQLite may use of memory, for all databases together; past it statements are refused.
+    heap_bytes_max: Positive = 2048 * MEBIBYTE
+    # What one statement may write to temporary files and the log; needs Linux to count it.
+    written_bytes_max: Positive = 1024 * MEBIBYTE
     read_seconds_max: Seconds = 30.0
     write_seconds_max: Seconds = 10.0
     query_seconds_max: Seconds = 600.0

@@ -1,5 +1,7 @@
 """The composition root of the storage server."""
 
+import asyncio
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +35,11 @@ from storage.core.transactions.limits import TransactionLimits
 from storage.sqlite.engine import SqliteEngine, SqliteSettings, description
 from storage.sqlite.statements import StatementLimits
 
+# How long what is interrupted at the end of the drain time may take to roll back and to close.
+INTERRUPTED_SECONDS = 2.0
+
+_log = logging.getLogger(__name__)
+
 PARTICIPANTS = participant_service_pb2.DESCRIPTOR.services_by_name["ParticipantService"].full_name
 SERVICE = storage_service_pb2.DESCRIPTOR.services_by_name["StorageService"].full_name
 
@@ -43,6 +50,7 @@ class StorageServer:
     def __init__(self, config: StorageConfig) -> None:
         self._config = config
         self._drain = Drain()
+        self.abandoned = False
         self.address = config.listen
 
     async def start(self) -> None:
@@ -79,10 +87,20 @@ class StorageServer:
             self._health.set(name, serving=True)
 
     async def stop(self) -> None:
-        """Not ready, what is under way finishes within the drain time, all closes, exit."""
+        """Not ready, what is under way finishes within the drain time, all closes, exit.
+
+        A connection whose thread does not come back, from a disk that hangs or from one long call
+        of a function, is left alone: `abandoned` then says that only the end of the process ends
+        it. Nothing of it was answered, so whoever waits for it learns that the outcome is unknown.
+        """
         self._health.close()
         self._drain.refuse()
-        await self._databases.end(self._config.drain_seconds)
+        try:
+            async with asyncio.timeout(self._config.drain_seconds + INTERRUPTED_SECONDS):
+                await self._databases.end(self._config.drain_seconds)
+        except TimeoutError:
+            self.abandoned = True
+            _log.error("a connection did not come back; the process ends without it")
         await self._drain.finish(FAREWELL_SECONDS)
         await self._server.stop(FAREWELL_SECONDS)
 
@@ -109,6 +127,10 @@ def _engine_factory(config: StorageConfig, directory: Path) -> Callable[[str], E
             statement_bytes_max=config.statement_bytes_max,
             parameters_max=config.parameters_max,
             value_bytes_max=config.value_bytes_max,
+            function_value_bytes_max=config.function_value_bytes_max,
+            expanded_words_max=config.expanded_words_max,
+            heap_bytes_max=config.heap_bytes_max,
+            written_bytes_max=config.written_bytes_max,
             result_rows_max=config.result_rows_max,
             result_bytes_max=config.result_bytes_max,
             page_bytes_max=config.page_bytes_max,

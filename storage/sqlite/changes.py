@@ -51,7 +51,9 @@ class Changes:
             return self._run_read_only(statement)
         self._raw.execute("SAVEPOINT operation")
         try:
-            result = self._run(statement)
+            result = self._runner.carefully(
+                statement, lambda: self._run(statement), self._back_to_savepoint
+            )
         except BaseException:
             if self._raw.in_transaction:
                 self._raw.execute("ROLLBACK TO operation")
@@ -63,7 +65,7 @@ class Changes:
     def _run_read_only(self, statement: Statement) -> ResultSet:
         self._raw.execute("PRAGMA query_only = ON")
         try:
-            return self._run(statement)
+            return self._runner.carefully(statement, lambda: self._run(statement), lambda: None)
         except sqlite3.Error as failure:
             if not failures.is_read_only(failure):
                 raise
@@ -73,6 +75,9 @@ class Changes:
             ) from failure
         finally:
             self._raw.execute("PRAGMA query_only = OFF")
+
+    def _back_to_savepoint(self) -> None:
+        self._raw.execute("ROLLBACK TO operation")
 
     def _run(self, statement: Statement) -> ResultSet:
         reads = access(statement) is Access.READ

@@ -6,6 +6,7 @@ are not cancelled (the write lane), the others mark their operation cancelled, w
 handler sees.
 """
 
+import asyncio
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -16,16 +17,22 @@ import aiosqlite
 
 from messagehub.errors import ShuttingDown
 from storage.sqlite.guard import Guard
+from storage.sqlite.statement_cache import CACHED_STATEMENTS
 
 Result = TypeVar("Result")
 
-CACHED_STATEMENTS: Final = 128
 CHECKPOINT_PAGES: Final = 1000
 JOURNAL_SIZE_BYTES_MAX: Final = 64 * 1024 * 1024
 LIKE_PATTERN_BYTES_MAX: Final = 1000
 # Virtual machine instructions between two looks at the clock: about a millisecond of work, so that
 # a look (which needs Python's global lock) costs little and 100 ms are kept with room to spare.
 PROGRESS_INSTRUCTIONS: Final = 50_000
+
+# The longest time between two looks at a connection from the loop.
+WATCH_SECONDS: Final = 0.04
+# What one statement may be compiled to. The default is 250 million instructions of 24 bytes; the
+# largest text that is let in, a megabyte of rows of one digit, takes about a million.
+INSTRUCTIONS_MAX: Final = 4_000_000
 
 # Settings of every connection, with their reasons.
 _COMMON: Final = (
@@ -65,10 +72,14 @@ _PARTICIPANT: Final = (
 class Connection:
     """One connection to one file, in its own thread."""
 
-    def __init__(self, inner: aiosqlite.Connection, guard: Guard) -> None:
+    def __init__(
+        self, inner: aiosqlite.Connection, guard: Guard, settings: tuple[str, ...]
+    ) -> None:
         self._inner = inner
+        self._settings = settings
         self._closed = False
         self.guard = guard
+        self.look: Callable[[], None] | None = None
 
     @classmethod
     async def writer(cls, file: Path) -> "Connection":
@@ -90,9 +101,9 @@ class Connection:
         inner = await aiosqlite.connect(
             uri, uri=True, isolation_level=None, cached_statements=CACHED_STATEMENTS
         )
-        connection = cls(inner, Guard())
+        connection = cls(inner, Guard(), settings)
         try:
-            await connection.run(lambda raw: connection._set_up(raw, settings))
+            await connection.run(connection._set_up)
         except BaseException:
             await inner.close()
             raise
@@ -101,23 +112,59 @@ class Connection:
     async def run(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         """Runs `work` in the connection's thread and gives what it returns or raises.
 
-        Raises `ShuttingDown` once the connection is closed. aiosqlite offers one hop per statement
+        While it lasts, `look` is called again and again on the loop. Raises `ShuttingDown` once
+        the connection is closed. aiosqlite offers one hop per statement
         in public; its own one-hop helpers use `_execute`.
         """
         if self._closed:
             raise ShuttingDown("the database was closed meanwhile", retry_after=1.0)
-        raw = self._inner._conn  # noqa: SLF001 - see above
-        result: Result = await self._inner._execute(work, raw)  # type: ignore[no-untyped-call]  # noqa: SLF001 - see above
+        inner = self._inner
+        loop = asyncio.get_running_loop()
+
+        timer: asyncio.TimerHandle | None = None
+
+        def look_later() -> None:
+            nonlocal timer
+            timer = loop.call_later(WATCH_SECONDS, look)
+
+        def look() -> None:
+            if self.look is not None:
+                self.look()
+            look_later()
+
+        look_later()
+        try:
+            result: Result = await inner._execute(lambda: work(inner._conn))  # type: ignore[no-untyped-call]  # noqa: SLF001 - see above
+        finally:
+            if timer is not None:
+                timer.cancel()
         return result
+
+    def renew(self, make: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Opens the connection anew, in its thread, and gives what `make` makes of it.
+
+        If that fails, the old one stays. aiosqlite has no public way to do it in the same thread.
+        """
+        raw: sqlite3.Connection = self._inner._connector()  # noqa: SLF001 - see above
+        try:
+            self._set_up(raw)
+            made = make(raw)
+        except BaseException:
+            raw.close()
+            raise
+        self._inner._conn.close()  # noqa: SLF001 - see above
+        self._inner._connection = raw  # noqa: SLF001 - see above
+        return made
 
     async def close(self) -> None:
         """Ends the thread after what is queued for it."""
         self._closed = True
         await self._inner.close()
 
-    def _set_up(self, raw: sqlite3.Connection, settings: tuple[str, ...]) -> None:
+    def _set_up(self, raw: sqlite3.Connection) -> None:
         self.guard.install(raw)
-        for setting in settings:
+        for setting in self._settings:
             raw.execute(setting)
         raw.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+        raw.setlimit(sqlite3.SQLITE_LIMIT_VDBE_OP, INSTRUCTIONS_MAX)
         raw.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, LIKE_PATTERN_BYTES_MAX)

@@ -26,6 +26,7 @@ from storage.sqlite.connection import Connection
 from storage.sqlite.ownership import Ownership
 from storage.sqlite.presence import Presence
 from storage.sqlite.reader import Pages, Reader
+from storage.sqlite.schema_texts import SchemaTexts
 from storage.sqlite.statements import Runner, StatementLimits
 from storage.sqlite.subscriptions import Subscriptions
 from storage.sqlite.transactions import records
@@ -84,6 +85,7 @@ class SqliteEngine:
         self._lanes: dict[int, tuple[Connection, Reader]] = {}
         self._spare: list[tuple[Connection, Reader]] = []
         self._opened = False
+        self._schema = SchemaTexts()
         self._clock: Callable[[], float] = asyncio.get_running_loop().time
 
     async def open(self) -> Position:
@@ -120,20 +122,24 @@ class SqliteEngine:
                 f"SQLite did not take the settings that make a commit durable (journal_mode "
                 f"{mode}, synchronous {synchronous}): is the file system without shared memory?"
             )
-        page_bytes = raw.execute("PRAGMA page_size").fetchone()[0]
-        pages_max = max(1, self._settings.database_bytes_max // page_bytes)  # 0 would be no limit
-        raw.execute(f"PRAGMA max_page_count = {pages_max}")
         journal.set_up(raw, os.urandom(EPOCH_BYTES).hex())
         subscriptions.set_up(raw)
         records.set_up(raw)
+        self._schema.load(raw)
         return Writer(
-            Runner(raw, self._writing.guard, self._settings.limits, self._clock),
+            self._make_writing_runner(raw),
             self._clock,
             _wall_clock_us,
             database=self._database,
             group_seconds_max=self._settings.group_seconds_max,
             subscriptions_max=self._settings.subscriptions_max,
         )
+
+    def _make_writing_runner(self, raw: sqlite3.Connection) -> Runner:
+        page_bytes = raw.execute("PRAGMA page_size").fetchone()[0]
+        pages_max = max(1, self._settings.database_bytes_max // page_bytes)  # 0 would be no limit
+        raw.execute(f"PRAGMA max_page_count = {pages_max}")
+        return self._make_runner(self._writing, raw)
 
     @property
     def transactions(self) -> SqliteTransactions:
@@ -152,6 +158,7 @@ class SqliteEngine:
             self._writer,
             database=self._database,
             limits=self._settings.limits,
+            schema=self._schema,
             clock=self._clock,
             wall_clock_us=_wall_clock_us,
             read=self._run_on_journal,
@@ -185,6 +192,11 @@ class SqliteEngine:
         return await self._writing.run(lambda _: self._apply(group))
 
     def _apply(self, group: Sequence[Operation]) -> Applied:
+        if self._writer.spent:
+            try:
+                self._writer.use(self._writing.renew(self._make_writing_runner))
+            except sqlite3.Error as failure:
+                raise failures.translate(failure) from failure
         applied = self._writer.apply(group)
         self._presence.check()
         return applied
@@ -234,7 +246,7 @@ class SqliteEngine:
     async def trim(self, *, older_than_us: int, keep_rows: int, at_most: int) -> Trimmed:
         """See the port. It comes by regularly, so it also looks at the files."""
         await asyncio.to_thread(self._presence.check)
-        kept, limits = self._writer.subscriptions, self._settings.subscription_lag
+        limits = self._settings.subscription_lag
         try:
             return await self._writing.run(
                 lambda raw: _trim(
@@ -242,7 +254,7 @@ class SqliteEngine:
                     older_than_us,
                     keep_rows,
                     at_most,
-                    lambda end, newest: kept.hold_back(end, newest, limits),
+                    lambda end, newest: self._writer.subscriptions.hold_back(end, newest, limits),
                 )
             )
         except sqlite3.Error as failure:
@@ -279,15 +291,24 @@ class SqliteEngine:
         except sqlite3.Error as failure:
             raise failures.translate(failure) from failure
         self._connections.append(connection)
-        writer, limits = self._writer, self._settings.limits
+
+        def make(raw: sqlite3.Connection) -> Runner:
+            return self._make_runner(connection, raw)
+
         reader = await connection.run(
             lambda raw: Reader(
-                Runner(raw, connection.guard, limits, self._clock),
-                lambda: writer.sequence,
-                lambda: writer.shape,
+                make(raw),
+                lambda: connection.renew(make),
+                lambda: self._writer.sequence,
+                lambda: self._writer.shape,
             )
         )
         return connection, reader
+
+    def _make_runner(self, connection: Connection, raw: sqlite3.Connection) -> Runner:
+        runner = Runner(raw, connection.guard, self._settings.limits, self._clock, self._schema)
+        connection.look = runner.watch.look
+        return runner
 
     async def _run_on_writer(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         return await _translated(self._writing, work)

@@ -34,13 +34,23 @@ _UNAVAILABLE: Final = {
     sqlite3.SQLITE_LOCKED: "another process is using the database file",
     sqlite3.SQLITE_CANTOPEN: "the database file cannot be opened",
     sqlite3.SQLITE_IOERR: "the disk reported an I/O error",
-    sqlite3.SQLITE_NOMEM: "the storage server is out of memory",
     sqlite3.SQLITE_PERM: "the database file may not be used",
     sqlite3.SQLITE_PROTOCOL: "the database file is locked in a way that SQLite cannot resolve",
     sqlite3.SQLITE_READONLY: "the database file is read-only",
 }
+_TOO_LARGE: Final = {
+    sqlite3.SQLITE_TOOBIG: "a value is over the size limit (value_bytes_max), or a function would "
+    "take long for it (function_value_bytes_max): use smaller ones",
+    # Its own, and no sign that the database cannot be used: it does not open a circuit.
+    sqlite3.SQLITE_NOMEM: "the statement needs more memory than there is for it (heap_bytes_max): "
+    "use fewer or smaller values at once, or call again when the server is less busy",
+}
 # Failures that are the statement's own and will be the same next time; the journal keeps them.
 _PERMANENT: Final = (ConstraintViolation, InvalidStatement, StatementForbidden)
+
+
+# What a call of Python's sqlite3 fails with: SQLITE_NOMEM comes as Python's own error.
+FAILURES: Final = (sqlite3.Error, MemoryError)
 
 
 def is_permanent(error: HubError) -> bool:
@@ -50,6 +60,8 @@ def is_permanent(error: HubError) -> bool:
 
 def code_of(failure: BaseException) -> int:
     """The extended result code, 0 where Python raised without one."""
+    if isinstance(failure, MemoryError):
+        return sqlite3.SQLITE_NOMEM
     return getattr(failure, "sqlite_errorcode", 0)
 
 
@@ -68,7 +80,7 @@ def is_of_statement(failure: BaseException) -> bool:
     return isinstance(translate(failure), InvalidStatement | ConstraintViolation)
 
 
-def verify(failure: sqlite3.Error) -> HubError:
+def verify(failure: sqlite3.Error | MemoryError) -> HubError:
     """Gives the failure of a commit as ours; `EngineLost` if nobody can tell what is on disk."""
     error = translate(failure)
     if code_of(failure) in _FSYNC_FAILED and isinstance(error, DatabaseUnavailable):
@@ -107,8 +119,8 @@ def translate(failure: BaseException, guard: Guard | None = None) -> HubError:
             f"the database file is damaged ({detail}): stop the storage server, keep the file for "
             "analysis, and restore the database from a backup"
         )
-    if primary == sqlite3.SQLITE_TOOBIG:
-        return ResultTooLarge("a value is over the size limit (value_bytes_max): use smaller ones")
+    if primary in _TOO_LARGE:
+        return ResultTooLarge(_TOO_LARGE[primary])
     if primary in _UNAVAILABLE:
         return DatabaseUnavailable(f"{_UNAVAILABLE[primary]} ({detail})", retry_after=1.0)
     return InvalidStatement(detail, fields={"statement": detail})

@@ -13,6 +13,7 @@ from storage.core.engine import Access
 from storage.core.operation import Operation, Outcome
 from storage.sqlite import failures
 from storage.sqlite.declarations import Declarations, booleans, columns
+from storage.sqlite.failures import FAILURES
 from storage.sqlite.statements import Runner, access, rows_that_fit
 from storage.sqlite.values import append_rows
 
@@ -25,16 +26,29 @@ Deliver = Callable[[Operation, Outcome | None], None]
 class Reader:
     """Reads on one connection; every method is called in the connection's thread.
 
-    `sequence` and `shape` give the newest committed position and the state of the schema.
+    `renew` opens the connection anew. `sequence` and `shape` give the newest
+    committed position and the state of the schema.
     """
 
     def __init__(
-        self, runner: Runner, sequence: Callable[[], int], shape: Callable[[], int]
+        self,
+        runner: Runner,
+        renew: Callable[[], Runner],
+        sequence: Callable[[], int],
+        shape: Callable[[], int],
     ) -> None:
         self._runner = runner
+        self._renew = renew
         self._declarations = Declarations(runner.raw)
         self._sequence = sequence
         self._shape = shape
+
+    def _begin(self, operation: Operation, seconds_max: float) -> None:
+        # A snapshot that is pinned on the connection stays where it is.
+        if self._runner.spent and not self._runner.raw.in_transaction:
+            self._runner = self._renew()
+            self._declarations = Declarations(self._runner.raw)
+        self._runner.begin(operation, seconds_max)
 
     def drain(self, take: Take, deliver: Deliver) -> None:
         """Runs reads until there are no more."""
@@ -53,7 +67,7 @@ class Reader:
             return Outcome(result=self._read(operation, statement), sequence=sequence)
         except HubError as refusal:
             return Outcome(error=refusal)
-        except sqlite3.Error as failure:
+        except FAILURES as failure:
             error = self._explain(operation, failure)
             unsure = access(statement) is Access.UNSURE and isinstance(error, InvalidStatement)
             if unsure or failures.is_read_only(failure):
@@ -63,8 +77,12 @@ class Reader:
             self._runner.end()
 
     def _read(self, operation: Operation, statement: Statement) -> ResultSet:
-        self._runner.begin(operation, self._runner.limits.read_seconds_max)
+        self._begin(operation, self._runner.limits.read_seconds_max)
+        self._runner.check(statement)
         types = self._types(statement)
+        return self._runner.carefully(statement, lambda: self._rows(statement, types), lambda: None)
+
+    def _rows(self, statement: Statement, types: list[str]) -> ResultSet:
         cursor = self._runner.start(statement)
         try:
             result = ResultSet(columns=columns(cursor, types))
@@ -77,7 +95,7 @@ class Reader:
         """From before the snapshot, so that no older types are kept under a newer shape."""
         return self._declarations.types(statement.query, self._shape())
 
-    def _explain(self, operation: Operation, failure: sqlite3.Error) -> HubError:
+    def _explain(self, operation: Operation, failure: sqlite3.Error | MemoryError) -> HubError:
         if failures.is_interrupt(failure):
             return self._runner.why_interrupted(operation)
         return failures.translate(failure, self._runner.guard)
@@ -86,11 +104,15 @@ class Reader:
         """Begins a streamed read; raises as its statement does."""
         statement = operation.statement or Statement()
         try:
-            self._runner.begin(operation, seconds_max)
+            self._begin(operation, seconds_max)
+            self._runner.check(statement)
             types = self._types(statement)
+            # Pages that were read are not read again, so a stream takes the long way at once.
+            if self._runner.calls_costly(statement):
+                self._runner.take_long_way()
             cursor = self._runner.start(statement)
             return Pages(self, operation, cursor, columns(cursor, types), page_rows)
-        except sqlite3.Error as failure:
+        except FAILURES as failure:
             if failures.is_read_only(failure):
                 raise InvalidStatement(
                     "Query runs reading statements only: use Execute for one that writes",
@@ -104,7 +126,7 @@ class Reader:
         """Fetches the next rows of a streamed read."""
         try:
             return self._runner.fetch_some(cursor, count)
-        except sqlite3.Error as failure:
+        except FAILURES as failure:
             raise self._explain(operation, failure) from failure
 
     def finish(self) -> None:

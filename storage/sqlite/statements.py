@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeVar
 
 from messagehub.errors import (
     DeadlineExceeded,
@@ -19,10 +19,18 @@ from messagehub.errors import (
 from messagehub.v1.statement_pb2 import ResultSet, Statement
 from storage.core.engine import Access
 from storage.core.operation import Operation
-from storage.sqlite.connection import PROGRESS_INSTRUCTIONS
+from storage.sqlite import costly
+from storage.sqlite.connection import LIKE_PATTERN_BYTES_MAX, PROGRESS_INSTRUCTIONS
 from storage.sqlite.declarations import parameter_names
 from storage.sqlite.guard import Guard, caller_text
+from storage.sqlite.linear import LinearFunctions
+from storage.sqlite.schema_texts import SchemaTexts
+from storage.sqlite.statement_cache import StatementCache
 from storage.sqlite.values import append_rows, check_size, parameters
+from storage.sqlite.watch import Watch
+from storage.sqlite.written_bytes import WrittenBytes
+
+Result = TypeVar("Result")
 
 FETCH_ROWS_MAX: Final = 256
 FIRST_ROWS: Final = 2
@@ -61,6 +69,10 @@ class StatementLimits:
     statement_bytes_max: int
     parameters_max: int
     value_bytes_max: int
+    function_value_bytes_max: int
+    expanded_words_max: int
+    heap_bytes_max: int
+    written_bytes_max: int
     result_rows_max: int
     result_bytes_max: int
     page_bytes_max: int
@@ -125,7 +137,8 @@ def rows_that_fit(fetched_rows: int, fetched_bytes: int, room: int) -> int:
 class Runner:
     """Runs statements on one connection; every method is called in the connection's thread.
 
-    `clock` gives the time of `Operation.deadline`.
+    `clock` gives the time of `Operation.deadline`. `schema` is what is known of the texts of the
+    database's schema, shared by all its connections.
     """
 
     def __init__(
@@ -134,13 +147,24 @@ class Runner:
         guard: Guard,
         limits: StatementLimits,
         clock: Callable[[], float],
+        schema: SchemaTexts,
     ) -> None:
         self.raw = raw
         self.guard = guard
         self.limits = limits
+        self._written = WrittenBytes(limits.written_bytes_max)
+        self.watch = Watch(raw, clock, self._written)
         self._clock = clock
-        self._current: Operation | None = None
-        self._until = 0.0
+        self._schema = schema
+        self._cache = StatementCache(raw)
+        self._linear = LinearFunctions(
+            raw,
+            short_bytes=limits.function_value_bytes_max,
+            value_bytes_max=limits.value_bytes_max,
+            pattern_bytes=LIKE_PATTERN_BYTES_MAX,
+        )
+        # For the whole process, and it can only become less (sqlite.org/pragma.html).
+        raw.execute(f"PRAGMA hard_heap_limit = {limits.heap_bytes_max}").close()
         raw.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limits.value_bytes_max)
         raw.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, limits.parameters_max)
         raw.set_progress_handler(self._interrupt, PROGRESS_INSTRUCTIONS)
@@ -151,16 +175,60 @@ class Runner:
         overdue = operation.overdue(now)
         if overdue is not None:
             raise overdue
-        self._current = operation
-        self._until = min(operation.deadline, now + seconds_max)
+        self._written.begin()
+        self.watch.begin(operation, min(operation.deadline, now + seconds_max))
 
     def end(self) -> None:
         """Nothing is being run any more."""
-        self._current = None
+        self.watch.end()
+
+    def take_long_way(self) -> None:
+        """Puts linear functions in the place of costly ones; see `spent`."""
+        self._linear.install()
+
+    @property
+    def spent(self) -> bool:
+        """True if the connection has to be opened anew before the next statement runs on it."""
+        return self._linear.installed
+
+    def carefully(
+        self, statement: Statement, work: Callable[[], Result], again: Callable[[], None]
+    ) -> Result:
+        """Does `work`, which runs a statement, so that no function in it takes long.
+
+        Where it meets a value that is long for what it calls, it is done once more, after `again`.
+        """
+        functions = self._schema.functions | costly.named(statement.query)
+        if not functions or self.spent:
+            return work()
+        short = costly.short_bytes(functions, self.limits.function_value_bytes_max)
+        if short:
+            self.raw.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, short)
+            try:
+                return work()
+            except sqlite3.Error as failure:
+                if not costly.is_too_big(failure):
+                    raise
+            finally:
+                self.raw.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self.limits.value_bytes_max)
+            again()
+        self.take_long_way()
+        return work()
+
+    def calls_costly(self, statement: Statement) -> bool:
+        """True if a statement may call a function that is costly on long values."""
+        return bool(self._schema.functions or costly.named(statement.query))
 
     def why_interrupted(self, operation: Operation) -> HubError:
-        """The error of a statement that the progress handler ended."""
+        """The error of a statement that was interrupted."""
         overdue = operation.overdue(self._clock())
+        if overdue is None and self._written.over:
+            return ResultTooLarge(
+                f"the statement wrote over {self.limits.written_bytes_max} bytes, most of them to "
+                "temporary files (written_bytes_max): sort, join or change less at once, or add "
+                "an index",
+                metadata={"limit_bytes": str(self.limits.written_bytes_max)},
+            )
         return overdue or DeadlineExceeded(
             "the statement took longer than a statement may (read_seconds_max, "
             "write_seconds_max): do less at once, use an index, or stream it with Query"
@@ -168,8 +236,9 @@ class Runner:
 
     def start(self, statement: Statement) -> sqlite3.Cursor:
         """Compiles a statement behind the guard and begins to run it."""
-        self._check(statement)
-        with self.guard.closed():
+        self.check(statement)
+        self._cache.make_room(statement.query)
+        with self.guard.closed(), self.watch:
             try:
                 return self.raw.execute(caller_text(statement.query), parameters(statement))
             except (sqlite3.ProgrammingError, sqlite3.Warning) as failure:
@@ -205,13 +274,14 @@ class Runner:
 
     def fetch_some(self, cursor: sqlite3.Cursor, count: int) -> list[tuple[None, ...]]:
         """Fetches the next rows behind the guard."""
-        with self.guard.closed():
+        with self.guard.closed(), self.watch:
             try:
                 return cursor.fetchmany(count)
             except (UnicodeError, OverflowError) as failure:
                 raise _unreadable(failure) from failure
 
-    def _check(self, statement: Statement) -> None:
+    def check(self, statement: Statement) -> None:
+        """Refuses what must not even be compiled."""
         limits = self.limits
         size = len(statement.query.encode())
         if size > limits.statement_bytes_max:
@@ -239,10 +309,10 @@ class Runner:
         if not word:
             raise _wordless(statement.query)
         _check_names(statement)
+        self._schema.check(statement.query, word, limits.expanded_words_max)
 
     def _interrupt(self) -> bool:
-        current = self._current
-        return current is not None and (current.cancelled or self._clock() >= self._until)
+        return self.watch.over
 
 
 def _wordless(query: str) -> InvalidStatement:

@@ -20,6 +20,7 @@ from storage.core.subscriptions import Change
 from storage.core.transactions.engine_part import Whole
 from storage.sqlite import failures, journal
 from storage.sqlite.changes import Changes
+from storage.sqlite.failures import FAILURES
 from storage.sqlite.statements import Runner, inserts
 from storage.sqlite.subscriptions import Subscriptions
 from storage.sqlite.transactions.in_group import GroupTransactions
@@ -84,28 +85,40 @@ class Writer:
         group_seconds_max: float,
         subscriptions_max: int,
     ) -> None:
-        self._runner = runner
-        self._raw = runner.raw
         self._clock = clock
         self._wall_clock_us = wall_clock_us
         self._database = database
         self._group_seconds_max = group_seconds_max
         self._subscriptions_max = subscriptions_max
-        self._changes = Changes(runner)
-        position = journal.position(self._raw)
+        position = journal.position(runner.raw)
         self.epoch = position.epoch
         self.sequence = position.sequence
         self.shape = 0
+        self.use(runner)
+
+    def use(self, runner: Runner) -> None:
+        """Goes on with another connection to the same file."""
+        self._runner = runner
+        self._raw = runner.raw
+        self._changes = Changes(runner)
         self.subscriptions = Subscriptions(
-            self._raw, database=database, epoch=self.epoch, wall_clock_us=wall_clock_us
+            self._raw,
+            database=self._database,
+            epoch=self.epoch,
+            wall_clock_us=self._wall_clock_us,
         )
         self._transactions = GroupTransactions(
             self._raw,
             self._changes,
-            database=database,
+            database=self._database,
             epoch=self.epoch,
-            wall_clock_us=wall_clock_us,
+            wall_clock_us=self._wall_clock_us,
         )
+
+    @property
+    def spent(self) -> bool:
+        """True if another connection has to be used from now on; see `Runner.spent`."""
+        return self._runner.spent and not self._raw.in_transaction
 
     def apply(self, group: Sequence[Operation]) -> Applied:
         """Runs a group in one commit, or, if that cannot be, in parts; see `_apart`."""
@@ -163,7 +176,7 @@ class Writer:
     def _begin(self) -> None:
         try:
             self._raw.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as failure:
+        except FAILURES as failure:
             raise failures.translate(failure) from failure
 
     def _end(self, attempt: _Attempt) -> None:
@@ -173,7 +186,7 @@ class Writer:
             if attempt.entries:
                 journal.append(self._raw, attempt.entries)
             self._raw.execute("COMMIT")
-        except sqlite3.Error as failure:
+        except FAILURES as failure:
             raise _GroupLostError(None, failures.verify(failure)) from failure
         except HubError as failure:
             raise _GroupLostError(None, failure) from failure
@@ -225,7 +238,7 @@ class Writer:
             if not self._raw.in_transaction:
                 raise _GroupLostError(place, refusal) from refusal
             return self._fail(attempt, operation, refusal)
-        except sqlite3.Error as failure:
+        except FAILURES as failure:
             failures.verify(failure)
             error = self._explain(operation, failure)
             if not self._raw.in_transaction:
@@ -275,7 +288,7 @@ class Writer:
             return
         try:
             found = journal.has(self._raw, key)
-        except sqlite3.Error as failure:
+        except FAILURES as failure:
             raise failures.verify(failure) from failure
         if not found:
             raise PredecessorMissing(
@@ -289,7 +302,7 @@ class Writer:
             return None
         try:
             return attempt.by_id.get(key) or journal.find(self._raw, key)
-        except sqlite3.Error as failure:
+        except FAILURES as failure:
             raise failures.verify(failure) from failure
 
     def _fail(self, attempt: _Attempt, operation: Operation, error: HubError) -> Outcome:
@@ -311,7 +324,7 @@ class Writer:
         outcome.event_id = f"{self._database}/{self.epoch}/{attempt.sequence}"
         return outcome
 
-    def _explain(self, operation: Operation, failure: sqlite3.Error) -> HubError:
+    def _explain(self, operation: Operation, failure: sqlite3.Error | MemoryError) -> HubError:
         if failures.is_interrupt(failure):
             return self._runner.why_interrupted(operation)
         return failures.translate(failure, self._runner.guard)

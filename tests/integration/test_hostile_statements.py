@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.calls import rows, run
+from tests.support.calls import query_request, rows, run
 from tests.support.refusals import refused
 
 
@@ -49,3 +49,57 @@ def test_no_foreign_key_reaches_the_hubs_tables(grpc_stub: Any, definition: str)
         run(grpc_stub, f"CREATE TABLE hostile_reference ({definition})")
     with refused("INVALID_ARGUMENT", "INVALID_STATEMENT"):
         run(grpc_stub, "SELECT * FROM hostile_reference")
+
+
+ZEROS = "hex(zeroblob(8000000))"
+NEARLY = "hex(zeroblob(4000000)) || '1'"
+
+
+# Each of these took from several seconds to hours, in which nothing could interrupt it.
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        (f"instr({ZEROS}, {NEARLY})", 0),
+        (f"length(replace({ZEROS}, {NEARLY}, 'x'))", 16_000_000),
+        (f"{ZEROS} LIKE '%' || substr({ZEROS}, 1, 990) || '1'", 0),
+        (f"{ZEROS} GLOB '*' || substr({ZEROS}, 1, 990) || '1'", 0),
+        (f"length(trim({ZEROS}, '0'))", 0),
+        (f"length(replace({ZEROS}, '0', 'xxxxxxxx'))", None),
+        (f"{ZEROS} LIKE '%_' || substr({ZEROS}, 1, 990) || '1'", None),
+        ("printf('%.2000000000c', 'x')", None),
+        ("length(printf(replace(hex(zeroblob(500)), '00', '%.1000000000c'), 'x'))", None),
+        ("printf('%.*c', 2000000000, 'x')", None),
+    ],
+)
+def test_no_call_of_a_function_takes_long(grpc_stub: Any, expression: str, expected: Any) -> None:
+    if expected is not None:
+        assert rows(run(grpc_stub, f"SELECT {expression}")) == [(expected,)]
+        page = next(iter(grpc_stub.Query(query_request(f"SELECT {expression}"))))
+        assert rows(page.result) == [(expected,)]
+        return
+    with refused("RESOURCE_EXHAUSTED", "RESULT_TOO_LARGE"):
+        run(grpc_stub, f"SELECT {expression}")
+    with refused("RESOURCE_EXHAUSTED", "RESULT_TOO_LARGE"):
+        next(iter(grpc_stub.Query(query_request(f"SELECT {expression}"))))
+
+
+def test_a_writer_meets_long_values_as_a_reader_does(grpc_stub: Any, table: str) -> None:
+    run(grpc_stub, f"CREATE TABLE {table} (a, b AS (instr(a, '1')), CHECK (a LIKE '%1'))")
+    run(grpc_stub, f"CREATE INDEX {table}_trimmed ON {table} (trim(a, '0'))")
+    insert = f"INSERT INTO {table} VALUES ({NEARLY}), ('01')"
+    for sequence in (1, 2):
+        assert run(grpc_stub, insert).rows_affected == 2
+        found = rows(run(grpc_stub, f"SELECT b, count(*) FROM {table} GROUP BY b ORDER BY b"))
+        assert found == [(2, sequence), (8_000_001, sequence)]
+    with refused("FAILED_PRECONDITION", "CONSTRAINT_VIOLATION"):
+        run(grpc_stub, f"INSERT INTO {table} VALUES ({ZEROS})")
+    assert rows(run(grpc_stub, "PRAGMA integrity_check")) == [("ok",)]
+
+
+def test_a_statement_that_doubles_and_doubles_is_refused_before_it_is_compiled(
+    grpc_stub: Any,
+) -> None:
+    links = ", ".join(f"c{n + 1}(x) AS (SELECT a.x FROM c{n} a, c{n} b)" for n in range(30))
+    with refused("INVALID_ARGUMENT", "INVALID_STATEMENT") as refusal:
+        run(grpc_stub, f"WITH c0(x) AS (SELECT 1), {links} SELECT count(*) FROM c30")
+    assert refusal.metadata["limit_words"]

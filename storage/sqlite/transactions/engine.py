@@ -16,6 +16,7 @@ from storage.sqlite import failures, journal
 from storage.sqlite.changes import Changes
 from storage.sqlite.connection import Connection
 from storage.sqlite.reader import Reader
+from storage.sqlite.schema_texts import SchemaTexts
 from storage.sqlite.statements import Runner, StatementLimits
 from storage.sqlite.transactions import records
 from storage.sqlite.transactions.part_work import PartWork, Reached
@@ -44,6 +45,7 @@ class SqliteTransactions:
         *,
         database: str,
         limits: StatementLimits,
+        schema: SchemaTexts,
         clock: Callable[[], float],
         wall_clock_us: Callable[[], int],
         read: Callable[[Callable[[sqlite3.Connection], object]], Awaitable[object]],
@@ -57,6 +59,7 @@ class SqliteTransactions:
         self._writer = writer
         self._database = database
         self._limits = limits
+        self._schema = schema
         self._clock = clock
         self._wall_clock_us = wall_clock_us
         self._read = read
@@ -158,7 +161,8 @@ class SqliteTransactions:
 
     def _make_work(self, raw: sqlite3.Connection, connection: Connection) -> PartWork:
         self._chance = RecordedChance(raw, self._limits.value_bytes_max)
-        runner = Runner(raw, connection.guard, self._limits, self._clock)
+        runner = Runner(raw, connection.guard, self._limits, self._clock, self._schema)
+        connection.look = runner.watch.look
         statements = PartStatements(runner, Changes(runner), self._chance, self._database)
         return PartWork(
             statements,

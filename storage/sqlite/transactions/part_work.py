@@ -22,6 +22,7 @@ from storage.core.operation import Applied, Operation
 from storage.core.transactions.engine_part import Advance, Advanced, Recovered, Step
 from storage.core.transactions.refusals import rolled_back
 from storage.sqlite import failures, journal
+from storage.sqlite.failures import FAILURES
 from storage.sqlite.transactions import records
 from storage.sqlite.transactions.lines import entries, event_lines
 from storage.sqlite.transactions.prepared_file import PreparedFile
@@ -141,7 +142,7 @@ class PartWork:
         try:
             self._raw.execute("BEGIN IMMEDIATE")
             known = records.find(self._raw, header.transaction_id)
-        except sqlite3.Error as failure:
+        except FAILURES as failure:
             self.roll_back()
             raise failures.translate(failure) from failure
         if known is None:
@@ -230,7 +231,7 @@ class PartWork:
             journal.append(self._raw, made)
             records.store(self._raw, record)
             self._raw.execute("COMMIT")
-        except sqlite3.Error as failure:
+        except FAILURES as failure:
             self.roll_back()
             raise failures.verify(failure) from failure
         finally:
@@ -249,7 +250,7 @@ class PartWork:
             self._raw.execute("BEGIN IMMEDIATE")
             self._statements.begin(prepared.header)
             self._statements.run_all(prepared.operations, control)
-        except (sqlite3.Error, HubError) as failure:
+        except (*FAILURES, HubError) as failure:
             self.roll_back()
             raise _differs(prepared, f"a statement failed: {failure}") from failure
         if self._statements.digests != list(prepared.digests):

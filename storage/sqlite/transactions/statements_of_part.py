@@ -16,6 +16,7 @@ from storage.core.engine import Access
 from storage.core.operation import Operation
 from storage.sqlite import failures, statements
 from storage.sqlite.changes import Changes
+from storage.sqlite.failures import FAILURES
 from storage.sqlite.statements import Runner
 from storage.sqlite.transactions.lines import operation_line
 from storage.sqlite.transactions.recorded_chance import RecordedChance
@@ -74,7 +75,7 @@ class PartStatements:
             )
         except HubError as refusal:
             raise _placed(refusal, operation) from None
-        except sqlite3.Error as failure:
+        except FAILURES as failure:
             failures.verify(failure)
             raise _placed(self._explain(control, failure), operation) from failure
         finally:
@@ -85,7 +86,7 @@ class PartStatements:
             self.lines.append(operation_line(self._header, operation.statement, result))
         return ParticipantResult(index=operation.index, database=self._database, result=result)
 
-    def _explain(self, control: Operation, failure: sqlite3.Error) -> HubError:
+    def _explain(self, control: Operation, failure: sqlite3.Error | MemoryError) -> HubError:
         if failures.is_interrupt(failure):
             return self._runner.why_interrupted(control)
         return failures.translate(failure, self._runner.guard)

@@ -1,12 +1,14 @@
 """The parts of the SQLite engine on a real sqlite3 connection, put together by hand."""
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from storage.sqlite import journal
 from storage.sqlite.guard import Guard
 from storage.sqlite.reader import Reader
+from storage.sqlite.schema_texts import SchemaTexts
 from storage.sqlite.statements import Runner, StatementLimits
 from storage.sqlite.transactions import records
 from storage.sqlite.writer import Writer
@@ -58,6 +60,10 @@ def limits(**more: Any) -> StatementLimits:
         "statement_bytes_max": 100_000,
         "parameters_max": 100,
         "value_bytes_max": 1_000_000,
+        "function_value_bytes_max": 10_000,
+        "expanded_words_max": 10_000,
+        "heap_bytes_max": 4_000_000_000,
+        "written_bytes_max": 100_000_000,
         "result_rows_max": 1000,
         "result_bytes_max": 100_000,
         "page_bytes_max": 1000,
@@ -77,7 +83,7 @@ def connect(file: Path | str = ":memory:") -> tuple[FailingConnection, Guard]:
 
 def runner(file: Path | str = ":memory:", clock: Clock | None = None, **more: Any) -> Runner:
     raw, guard = connect(file)
-    return Runner(raw, guard, limits(**more), clock or Clock())
+    return Runner(raw, guard, limits(**more), clock or Clock(), SchemaTexts())
 
 
 def writer(file: Path, clock: Clock | None = None, **more: Any) -> tuple[Writer, FailingConnection]:
@@ -100,5 +106,10 @@ def writer(file: Path, clock: Clock | None = None, **more: Any) -> tuple[Writer,
     return made_writer, raw
 
 
-def reader(running: Runner, sequence: int = 0, shape: int = 0) -> Reader:
-    return Reader(running, lambda: sequence, lambda: shape)
+def reader(
+    running: Runner,
+    sequence: int = 0,
+    shape: int = 0,
+    renew: Callable[[], Runner] | None = None,
+) -> Reader:
+    return Reader(running, renew or (lambda: running), lambda: sequence, lambda: shape)

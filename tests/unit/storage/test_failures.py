@@ -42,7 +42,7 @@ from tests.unit.storage.sqlite_parts import made
         ("SQLITE_CANTOPEN", DatabaseUnavailable, False),
         ("SQLITE_READONLY", DatabaseUnavailable, False),
         ("SQLITE_READONLY_DBMOVED", DatabaseUnavailable, False),
-        ("SQLITE_NOMEM", DatabaseUnavailable, False),
+        ("SQLITE_NOMEM", ResultTooLarge, False),
         ("SQLITE_PERM", DatabaseUnavailable, False),
     ],
 )
