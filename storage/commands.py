@@ -11,7 +11,7 @@ import click
 from messagehub.serving import logs
 from messagehub.serving.configuration import ConfigurationError
 from messagehub.serving.process import serve
-from storage.config import load
+from storage.config import StorageConfig, load
 from storage.server import StorageServer
 
 # The exit code when a connection's thread did not come back and was left.

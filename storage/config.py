@@ -40,6 +40,7 @@ class StorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     frame_bytes_max: Positive = 4 * MEBIBYTE
     frame_acknowledge_seconds: Seconds = 0.005
     outgoing_bytes_max: Positive = 64 * MEBIBYTE
+    caller_outgoing_bytes_max: Positive = 32 * MEBIBYTE
 
     # Statements.
     statement_bytes_max: SqliteBytes = MEBIBYTE
@@ -73,9 +74,9 @@ class StorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     group_operations_max: Positive = 256
     group_seconds_max: Seconds = 0.02
 
-    # Connections, per database.
-    readers_max: Positive = 4
-    queries_max: Positive = 8
+    # Connections, per database. The last of each is for services that hold none of them.
+    readers_max: Positive = 5
+    queries_max: Positive = 9
     reader_stall_seconds: Seconds = 0.002
 
     # Databases.

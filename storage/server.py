@@ -199,6 +199,7 @@ def _exchange_limits(config: StorageConfig) -> ExchangeLimits:
     return ExchangeLimits(
         frame_bytes_max=config.frame_bytes_max,
         outgoing_bytes_max=config.outgoing_bytes_max,
+        caller_outgoing_bytes_max=config.caller_outgoing_bytes_max,
         acknowledge_seconds=config.frame_acknowledge_seconds,
         operation_seconds_max=config.default_timeout_seconds,
     )

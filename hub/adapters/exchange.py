@@ -20,6 +20,7 @@ from messagehub.errors import (
     InternalError,
     QueueFull,
     Recording,
+    ResultTooLarge,
     StorageUnavailable,
 )
 from messagehub.status import from_status
@@ -35,12 +36,17 @@ Call = grpc.aio.StreamStreamCall[storage.ExchangeRequest, storage.ExchangeRespon
 
 
 class _Group:
-    """The operations of one caller, and the outcomes they have so far."""
+    """The operations of one caller, and the outcomes they have so far.
 
-    __slots__ = ("done", "missing", "outcomes")
+    More bytes of them than one answer may have are not kept: the caller could not be given them.
+    What was submitted has no caller that waits for an answer; an error would end it as failed.
+    """
 
-    def __init__(self, operations: int, done: asyncio.Future[None]) -> None:
+    __slots__ = ("bytes_left", "done", "missing", "outcomes")
+
+    def __init__(self, operations: int, done: asyncio.Future[None], bytes_max: int) -> None:
         self.outcomes: list[Outcome | HubError | None] = [None] * operations
+        self.bytes_left = bytes_max
         self.missing = operations
         self.done = done
 
@@ -49,6 +55,15 @@ class _Group:
         self.missing -= 1
         if not self.missing and not self.done.done():
             self.done.set_result(None)
+
+    def receive(self, index: int, outcome: storage.Outcome, *, bounded: bool) -> None:
+        """Settles with what came, or with an error if it does not fit beside the others."""
+        size = outcome.ByteSize()
+        if bounded and size > self.bytes_left and outcome.WhichOneof("outcome") == "result":
+            self.settle(index, _too_much())
+            return
+        self.bytes_left -= size
+        self.settle(index, _decoded(outcome))
 
     def expire(self) -> None:
         if not self.done.done():
@@ -103,7 +118,7 @@ class Exchange:
         if refusal is not None:
             return [refusal] * len(sizes)
         loop = asyncio.get_running_loop()
-        group = _Group(len(sizes), loop.create_future())
+        group = _Group(len(sizes), loop.create_future(), self._limits.message_bytes_max)
         deadline = loop.time() + seconds
         first = self._last_number + 1
         for index, operation in enumerate(operations):
@@ -165,7 +180,8 @@ class Exchange:
                 pending = self._sent.pop(outcome.number, None)
                 if pending is not None:
                     self._bytes -= pending.size
-                    pending.group.settle(pending.index, _decoded(outcome))
+                    bounded = not pending.operation.submitted
+                    pending.group.receive(pending.index, outcome, bounded=bounded)
             if response.frames_taken > self._frames_taken:
                 self._frames_taken = response.frames_taken
                 self._wake.set()
@@ -272,6 +288,13 @@ def _decoded(outcome: storage.Outcome) -> Outcome | HubError:
             error.recording = Recording(outcome.sequence, outcome.schema_version, outcome.replayed)
         return error
     return InternalError("the storage server answered an operation without an outcome")
+
+
+def _too_much() -> ResultTooLarge:
+    return ResultTooLarge(
+        "the operation succeeded, but its result does not fit into the answer beside the others: "
+        "send it again alone, with the same request_id"
+    )
 
 
 def _late() -> DeadlineExceeded:

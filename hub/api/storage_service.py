@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc
 
+from hub.api.batch_messages import batch_response
 from hub.api.checks import (
     RequestChecks,
     given_request_id,
@@ -20,11 +21,9 @@ from hub.api.operation_messages import (
     selection,
 )
 from hub.core.delivery.submissions import Submissions
-from hub.core.ports import Outcome
 from hub.core.routing.router import Draft, Router, Settled
-from messagehub.errors import HubError, Recording, ResultTooLarge
+from messagehub.errors import HubError
 from messagehub.serving.interceptor import time_left
-from messagehub.status import to_status
 from messagehub.v1 import storage_service_pb2 as messages
 from messagehub.v1 import storage_service_pb2_grpc
 
@@ -89,11 +88,7 @@ class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
             correlation_id=request.correlation_id,
             seconds=time_left(),
         )
-        response = messages.ExecuteBatchResponse(correlation_id=request.correlation_id)
-        bytes_left = self._message_bytes_max
-        for one in settled:
-            bytes_left -= self._add_result(response, one, bytes_left)
-        return response
+        return batch_response(request.correlation_id, settled, self._message_bytes_max)
 
     async def Query(
         self, request: messages.QueryRequest, context: Context
@@ -187,36 +182,3 @@ class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
         except HubError as refusal:
             return Settled(operation.database, refusal)
         return Draft(operation.database, request_id, operation.statement)
-
-    def _add_result(
-        self, response: messages.ExecuteBatchResponse, settled: Settled, bytes_left: int
-    ) -> int:
-        """Adds one result and gives the bytes of its rows."""
-        database, outcome = settled
-        added = response.results.add(database=database)
-        if isinstance(outcome, HubError):
-            added.error.CopyFrom(to_status(outcome))
-            _place(added, outcome.recording)
-            return 0
-        _place(added, outcome)
-        size: int = outcome.result.ByteSize() if outcome.result.rows else 0
-        if size > bytes_left:
-            added.error.CopyFrom(to_status(self._too_much()))
-            return 0
-        added.result.CopyFrom(outcome.result)
-        return size
-
-    def _too_much(self) -> ResultTooLarge:
-        return ResultTooLarge(
-            f"the operation succeeded, but the rows of the batch are over "
-            f"{self._message_bytes_max} bytes: send it again alone, with the same request_id",
-            metadata={"limit_bytes": str(self._message_bytes_max)},
-        )
-
-
-def _place(added: messages.BatchResult, recorded: Outcome | Recording | None) -> None:
-    """Says where an outcome stands in the journal, if it does."""
-    if recorded is not None:
-        added.sequence = recorded.sequence
-        added.schema_version = recorded.schema_version
-        added.replayed = recorded.replayed

@@ -2,11 +2,13 @@
 
 Outcomes that are ready together leave together; while one frame is being written the next one
 gathers. When more is waiting to leave than the limit, no further frames are taken in, and the
-results of reads are dropped for an error, so a hub that does not read cannot grow this process.
+results of reads are dropped for an error, so a hub that does not read cannot grow this process. One
+caller's results reach their own limit first, and then only its reads are refused.
 """
 
 import asyncio
 import logging
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -27,8 +29,18 @@ class ExchangeLimits:
 
     frame_bytes_max: int
     outgoing_bytes_max: int
+    caller_outgoing_bytes_max: int
     acknowledge_seconds: float
     operation_seconds_max: float
+
+
+@dataclass(slots=True, frozen=True)
+class _Outgoing:
+    """An outcome that waits to leave."""
+
+    encoded: wire.Outcome
+    service: str
+    size_bytes: int
 
 
 class Exchange:
@@ -39,8 +51,9 @@ class Exchange:
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._running: dict[int, Operation] = {}
-        self._outgoing: list[wire.Outcome] = []
+        self._outgoing: deque[_Outgoing] = deque()
         self._outgoing_bytes = 0
+        self._caller_bytes: Counter[str] = Counter()
         self._frames_taken = 0
         self._frames_told = 0
         self._ready = asyncio.Event()
@@ -121,38 +134,58 @@ class Exchange:
                     "detail": outcome.error.message,
                 },
             )
-        if self._outgoing_bytes > self._limits.outgoing_bytes_max and is_read(outcome):
-            outcome = Outcome(
-                error=QueueFull(
-                    "more results wait to leave for the hub than it takes (outgoing_bytes_max): "
-                    "read less at a time, or try again later",
-                    retry_after=1.0,
-                )
-            )
+        service = operation.source_service
+        if is_read(outcome) and (full := self._full(service)) is not None:
+            outcome = Outcome(error=full)
         encoded = encode(number, outcome)
-        self._outgoing.append(encoded)
-        self._outgoing_bytes += encoded.ByteSize()
+        leaving = _Outgoing(encoded, service, encoded.ByteSize())
+        self._outgoing.append(leaving)
+        self._outgoing_bytes += leaving.size_bytes
+        self._caller_bytes[service] += leaving.size_bytes
         if self._outgoing_bytes > self._limits.outgoing_bytes_max:
             self._room.clear()
         self._ready.set()
 
+    def _full(self, service: str) -> QueueFull | None:
+        limits = self._limits
+        for what, held, limit in (
+            ("outgoing_bytes_max", self._outgoing_bytes, limits.outgoing_bytes_max),
+            (
+                "caller_outgoing_bytes_max",
+                self._caller_bytes[service],
+                limits.caller_outgoing_bytes_max,
+            ),
+        ):
+            if held > limit:
+                return QueueFull(
+                    f"more results wait to leave for the hub than it takes ({what}): read less at "
+                    "a time, or try again later",
+                    retry_after=1.0,
+                    metadata={"limit_bytes": str(limit)},
+                )
+        return None
+
     def _frame(self) -> wire.ExchangeResponse:
-        size = count = 0
-        for outcome in self._outgoing:
-            size += outcome.ByteSize()
-            if count and size > self._limits.frame_bytes_max:
-                size -= outcome.ByteSize()
+        frame = wire.ExchangeResponse(frames_taken=self._frames_taken)
+        size = 0
+        while self._outgoing:
+            leaving = self._outgoing[0]
+            if size and size + leaving.size_bytes > self._limits.frame_bytes_max:
                 break
-            count += 1
-        frame = wire.ExchangeResponse(
-            outcomes=self._outgoing[:count], frames_taken=self._frames_taken
-        )
-        del self._outgoing[:count]
-        self._outgoing_bytes -= size
+            size += leaving.size_bytes
+            frame.outcomes.append(leaving.encoded)
+            self._outgoing.popleft()
+            self._forget(leaving)
         if self._outgoing_bytes <= self._limits.outgoing_bytes_max:
             self._room.set()
         self._frames_told = self._frames_taken
         return frame
+
+    def _forget(self, gone: "_Outgoing") -> None:
+        self._outgoing_bytes -= gone.size_bytes
+        self._caller_bytes[gone.service] -= gone.size_bytes
+        if not self._caller_bytes[gone.service]:
+            del self._caller_bytes[gone.service]
 
 
 def is_read(outcome: Outcome) -> bool:

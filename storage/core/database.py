@@ -25,7 +25,6 @@ from messagehub.errors import (
     DatabaseUnavailable,
     HubError,
     InternalError,
-    QueueFull,
     ShuttingDown,
     TransactionConflict,
 )
@@ -37,6 +36,7 @@ from storage.core.extent import Extent, Place
 from storage.core.fair_queue import FairQueue, QueueLimits
 from storage.core.following import Following, FollowLimits
 from storage.core.operation import Applied, Operation, Position, ask
+from storage.core.query_streams import QueryStreams
 from storage.core.read_lanes import ReadLanes, ReadLimits
 from storage.core.subscriptions import Change, Standing, Subscription
 from storage.core.tail import Tail
@@ -104,7 +104,7 @@ class Database:
         self._retry_at = self._loop.time()
         self._used_at = self._loop.time()
         self._uses = 0
-        self._queries: set[Operation] = set()
+        self._queries = QueryStreams(limits.queries_max)
         self._position = Position("", 0, 0, "")
 
     @property
@@ -169,13 +169,7 @@ class Database:
     async def pages(self, operation: Operation, page_rows: int) -> AsyncGenerator[ResultSet, None]:
         """Streams the rows of one reading statement."""
         await self.open()
-        if self._uses >= self._limits.queries_max:
-            raise QueueFull(
-                f"{self._limits.queries_max} queries and tails of {self.name} are open already "
-                "(queries_max): read one to its end first",
-                retry_after=1.0,
-            )
-        self._queries.add(operation)
+        self._queries.begin(operation)
         try:
             with self._use():
                 async with aclosing(self._engine.pages(operation, page_rows)) as pages:
@@ -186,7 +180,7 @@ class Database:
                 raise
             raise ShuttingDown(f"{self.name} was closed meanwhile", retry_after=1.0) from cancelled
         finally:
-            self._queries.discard(operation)
+            self._queries.end(operation)
 
     async def position(self) -> Position:
         """Where the journal stands now."""
@@ -387,8 +381,7 @@ class Database:
     async def _turn_off(self, state: State, reason: HubError, seconds: float | None = None) -> None:
         self._position = replace(self._position, sequence=self._tail.sequence)
         self.state = state
-        for operation in self._queries:
-            operation.cancelled = True
+        self._queries.interrupt()
         await self._participant.end(reason)
         await self._writes.end(reason, seconds)
         await self._reads.end(reason)

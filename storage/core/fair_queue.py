@@ -1,17 +1,29 @@
-"""A bounded queue that serves its callers in turn.
+"""A bounded queue that shares time among its callers.
 
-Within one caller the order is kept. Across callers it is round robin, so a caller that floods the
-queue delays others by at most one of its own operations each (deficit round robin with a quantum
-of one operation; Shreedhar and Varghese, 1995). Bounds are on operations and bytes, of the queue
-and of each caller. Safe to use from several threads.
+Within one caller the order is kept. Across callers the one that has had the least time comes next,
+in turn where they are equal (start-time fair queueing; Goyal, Vin and Cheng, 1996). An operation
+costs a quantum when it is taken, and what it took beyond that when it is done, so quick
+operations are simply served in turn. Who was away begins where the others are: time that nobody
+waited for cannot be saved up. Bounds are on operations and bytes, of the queue and of each caller.
+Safe to use from several threads.
 """
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
+from typing import Final
 
 from messagehub.errors import HubError, MessageTooLarge, QueueFull
 from storage.core.operation import Operation
+
+MICROSECONDS: Final = 1_000_000
+# About what a point read or a small write costs; what is quicker is not told apart.
+QUANTUM_US: Final = 100
+# So far behind the others a caller may fall, however long its operation took: a bound on how long
+# it then waits while they keep the database busy.
+DEBT_US_MAX: Final = MICROSECONDS
+REMEMBERED_CALLERS: Final = 256
 
 
 @dataclass(slots=True, frozen=True)
@@ -41,6 +53,9 @@ class FairQueue:
         self._callers: OrderedDict[str, _Caller] = OrderedDict()
         self._operations = 0
         self._size_bytes = 0
+        # The microseconds that each caller has had, and where those begin who come now.
+        self._had: dict[str, int] = {}
+        self._now = 0
         self._lock = Lock()
 
     def __len__(self) -> int:
@@ -54,14 +69,30 @@ class FairQueue:
         with self._lock:
             caller = self._callers.get(operation.source_service) or _Caller()
             self._check(operation, caller)
-            self._callers.setdefault(operation.source_service, caller)
+            self._admit(operation.source_service, caller)
             caller.waiting.append(operation)
             self._count(caller, operation, 1)
 
-    def take(self) -> Operation | None:
-        """Gives the next operation, or None."""
+    def take(self, may: Callable[[str], bool] | None = None) -> Operation | None:
+        """Gives the next operation of the callers that `may` be served, or None."""
         with self._lock:
-            return self._take()
+            return self._take(may)
+
+    def offers(self, may: Callable[[str], bool]) -> bool:
+        """True if an operation waits of a caller that `may` be served."""
+        with self._lock:
+            return any(map(may, self._callers))
+
+    def charge(self, service: str, seconds: float) -> None:
+        """An operation of a caller took so long."""
+        beyond = int(seconds * MICROSECONDS) - QUANTUM_US
+        if beyond <= 0:
+            return
+        with self._lock:
+            had = max(self._had.get(service, self._now), self._now)
+            self._had[service] = min(had + beyond, self._now + DEBT_US_MAX)
+            if len(self._had) > REMEMBERED_CALLERS + len(self._callers):
+                self._had = {name: t for name, t in self._had.items() if t > self._now}
 
     def take_group(self, operations_max: int) -> list[Operation]:
         """Gives the next operations, at most so many."""
@@ -75,9 +106,11 @@ class FairQueue:
         """Puts operations that were taken but not begun before everything else, in their order."""
         with self._lock:
             for operation in reversed(group):
-                caller = self._callers.setdefault(operation.source_service, _Caller())
+                service = operation.source_service
+                caller = self._callers.setdefault(service, _Caller())
                 caller.waiting.appendleft(operation)
-                self._callers.move_to_end(operation.source_service, last=False)
+                self._callers.move_to_end(service, last=False)
+                self._had[service] = self._had.get(service, self._now) - QUANTUM_US
                 self._count(caller, operation, 1)
 
     def take_overdue(self, now: float) -> list[tuple[Operation, HubError]]:
@@ -99,12 +132,22 @@ class FairQueue:
         """Empties the queue."""
         return self.take_group(self._operations)
 
-    def _take(self) -> Operation | None:
-        if not self._callers:
+    def _admit(self, service: str, caller: _Caller) -> None:
+        if service not in self._callers:
+            self._callers[service] = caller
+            self._had[service] = max(self._had.get(service, self._now), self._now)
+
+    def _take(self, may: Callable[[str], bool] | None = None) -> Operation | None:
+        served = [name for name in self._callers if may is None or may(name)]
+        if not served:
             return None
-        name, caller = self._callers.popitem(last=False)
+        name = served[0] if len(served) == 1 else min(served, key=self._had.__getitem__)
+        caller = self._callers.pop(name)
         operation = caller.waiting.popleft()
         self._count(caller, operation, -1)
+        had = self._had[name]
+        self._now = max(self._now, had)
+        self._had[name] = had + QUANTUM_US
         if caller.waiting:
             self._callers[name] = caller
         return operation

@@ -21,7 +21,7 @@ class Outcome:
     """What became of one operation: a result or an error.
 
     `subscription` is what is kept after a change of one, None where it is gone; `advanced` what
-    became of a transaction.
+    became of a transaction; `seconds` how long it held the writer.
     """
 
     result: ResultSet | None = None
@@ -32,6 +32,7 @@ class Outcome:
     event_id: str = ""
     subscription: Subscription | None = None
     advanced: "Advanced | None" = None
+    seconds: float = 0.0
 
 
 @dataclass(slots=True, eq=False)

@@ -4,13 +4,17 @@ A lane is one trip to a reader's thread, which runs operation after operation un
 empty: at high load a trip is shared by many reads. One lane does the work as long as it keeps
 moving. When no lane took anything for a moment although something waits, the running reads are slow
 ones, and the next lane is opened: a slow read never holds up those that it arrived with.
+
+A read that runs cannot be set aside, so the last free lane is kept for callers that hold none:
+however many slow reads one caller sends, the others find a lane.
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import Protocol
 
 from messagehub.errors import Cancelled, HubError, InternalError
@@ -32,7 +36,10 @@ class Drain(Protocol):
 
 @dataclass(slots=True, frozen=True)
 class ReadLimits:
-    """How many lanes, and how long a lane may seem stuck before the next is opened."""
+    """How many lanes, and how long a lane may seem stuck before the next is opened.
+
+    A caller alone has all of them but one.
+    """
 
     lanes_max: int
     stall_seconds: float
@@ -66,7 +73,10 @@ class ReadLanes:
         self._watch: asyncio.TimerHandle | None = None
         self._done: deque[tuple[Operation, Outcome | None]] = deque()
         self._flushing = False
-        self._running: set[Operation] = set()
+        # What runs, since when, and how many lanes each caller holds; changed in lanes' threads.
+        self._running: dict[Operation, float] = {}
+        self._held: Counter[str] = Counter()
+        self._lock = Lock()
 
     @property
     def idle(self) -> bool:
@@ -78,7 +88,7 @@ class ReadLanes:
         if self._ending is not None:
             raise self._ending
         self._queue.put(operation)
-        if self._free and not self._moving():
+        if self._another_lane_helps():
             self._open_lane()
         elif self._watch is None:
             self._watch_for_stall()
@@ -120,8 +130,16 @@ class ReadLanes:
         if not task.cancelled() and (failure := task.exception()) is not None:
             self._refuse_all(InternalError(f"the reader failed: {type(failure).__name__}"))
             self._loop.call_exception_handler({"message": "a reader failed", "exception": failure})
-        if len(self._queue) and not self._moving() and self._ending is None:
+        if self._ending is None and self._another_lane_helps():
             self._open_lane()
+
+    def _another_lane_helps(self) -> bool:
+        """True if something waits that may have a lane, and no lane comes for it by itself."""
+        return bool(self._free) and not self._moving() and self._queue.offers(self._may_hold)
+
+    def _may_hold(self, service: str) -> bool:
+        """True if a caller may have another lane: the last one is for those that hold none."""
+        return not self._held[service] or len(self._running) + 1 < self._limits.lanes_max
 
     def _moving(self) -> bool:
         """True if some lane took an operation a moment ago, and so will be back for the next."""
@@ -135,21 +153,28 @@ class ReadLanes:
             self._watch = None
             if not len(self._queue) or self._ending is not None:
                 return
-            if self._free and not self._moving():
+            if self._another_lane_helps():
                 self._open_lane()
             self._watch_for_stall()
 
         self._watch = self._loop.call_later(self._limits.stall_seconds, look)
 
     def _take(self, lane: int) -> Operation | None:
-        operation = self._queue.take()
-        if operation is not None:
-            self._taken_at[lane] = self._clock()
-            self._running.add(operation)
+        with self._lock:
+            operation = self._queue.take(self._may_hold)
+            if operation is not None:
+                self._taken_at[lane] = self._running[operation] = self._clock()
+                self._held[operation.source_service] += 1
         return operation
 
     def _deliver(self, operation: Operation, outcome: Outcome | None) -> None:
-        self._running.discard(operation)
+        service = operation.source_service
+        with self._lock:
+            seconds = self._clock() - self._running.pop(operation)
+            self._held[service] -= 1
+            if not self._held[service]:
+                del self._held[service]
+        self._queue.charge(service, seconds)
         self._done.append((operation, outcome))
         if not self._flushing:
             self._flushing = True

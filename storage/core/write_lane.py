@@ -194,6 +194,7 @@ class WriteLane:
             self._running = ()
         self._committed(applied)
         for operation, outcome in zip(group, applied.outcomes, strict=False):
+            self._queue.charge(operation.source_service, outcome.seconds)
             if outcome.error is None:
                 operation.answer(outcome)
             else:

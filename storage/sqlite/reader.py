@@ -15,7 +15,7 @@ from storage.sqlite import failures
 from storage.sqlite.declarations import Declarations, booleans, columns
 from storage.sqlite.failures import FAILURES
 from storage.sqlite.statements import Runner, access, rows_that_fit
-from storage.sqlite.values import append_rows
+from storage.sqlite.values import SHORTER_NAMES, append_rows, check_size, names_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -111,7 +111,10 @@ class Reader:
             if self._runner.calls_costly(statement):
                 self._runner.take_long_way()
             cursor = self._runner.start(statement)
-            return Pages(self, operation, cursor, columns(cursor, types), page_rows)
+            names = columns(cursor, types)
+            size = names_bytes(ResultSet(columns=names))
+            check_size(size, self._runner.limits.result_bytes_max, SHORTER_NAMES)
+            return Pages(self, operation, cursor, names, page_rows)
         except FAILURES as failure:
             if failures.is_read_only(failure):
                 raise InvalidStatement(

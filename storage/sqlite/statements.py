@@ -26,7 +26,13 @@ from storage.sqlite.guard import Guard, caller_text
 from storage.sqlite.linear import LinearFunctions
 from storage.sqlite.schema_texts import SchemaTexts
 from storage.sqlite.statement_cache import StatementCache
-from storage.sqlite.values import append_rows, check_size, parameters
+from storage.sqlite.values import (
+    SHORTER_NAMES,
+    append_rows,
+    check_size,
+    names_bytes,
+    parameters,
+)
 from storage.sqlite.watch import Watch
 from storage.sqlite.written_bytes import WrittenBytes
 
@@ -255,7 +261,8 @@ class Runner:
     ) -> None:
         """Fetches all rows into a result, within the limits of one answer."""
         limits = self.limits
-        size = rows = 0
+        size, rows = names_bytes(result), 0
+        check_size(size, limits.result_bytes_max, SHORTER_NAMES)
         wanted = FIRST_ROWS
         while True:
             batch = self.fetch_some(cursor, wanted)

@@ -24,6 +24,9 @@ _BLOB: Final = _MARK + b"blob:"
 _NUMBER_BYTES: Final = 9
 # What a value takes on the wire besides its content, at least: two tags and two lengths.
 _VALUE_BYTES: Final = 4
+# What a column takes besides its names: a tag and a length.
+_COLUMN_BYTES: Final = 4
+SHORTER_NAMES: Final = "give its columns shorter names, or select fewer"
 
 
 def to_sql(value: Value) -> SqlValue:
@@ -90,6 +93,11 @@ def _append_blob(target: Value, blob: bytes) -> int:
     else:
         target.blob = blob.removeprefix(_BLOB)
     return len(blob)
+
+
+def names_bytes(result: ResultSet) -> int:
+    """The bytes of a result's columns, without its rows."""
+    return sum(column.ByteSize() + _COLUMN_BYTES for column in result.columns)
 
 
 def check_size(size: int, limit: int, remedy: str) -> None:

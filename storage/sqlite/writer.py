@@ -125,13 +125,17 @@ class Writer:
         applied = Applied(sequence=self.sequence)
         until = self._clock() + self._group_seconds_max
         interrupted: dict[Operation, HubError] = {}
+        spent: dict[Operation, float] = {}
         parts = deque([group])
         while parts and not (applied.outcomes and self._clock() >= until):
             part = parts.popleft()
+            began = self._clock()
             try:
                 done = self._commit_or_give_up(part, until, interrupted.get(part[0]))
             except _GroupLostError as lost:
                 parts.extendleft(reversed(_apart(part, lost.place)))
+                if lost.place is not None:
+                    spent[part[lost.place]] = self._clock() - began
                 if lost.place is not None and _is_interruption(lost.error):
                     interrupted[part[lost.place]] = lost.error
                 continue
@@ -139,6 +143,8 @@ class Writer:
                 if not applied.outcomes:
                     raise
                 break  # what is done must be told; the rest has not begun
+            for operation, outcome in zip(part, done.outcomes, strict=False):
+                outcome.seconds += spent.get(operation, 0.0)
             applied.outcomes += done.outcomes
             applied.events += done.events
             applied.sequence = done.sequence
@@ -164,10 +170,14 @@ class Writer:
         self._begin()
         self._changes.begin()
         try:
+            now = self._clock()
             for place, operation in enumerate(group):
-                if place and self._clock() >= until:
+                if place and now >= until:
                     break
-                attempt.outcomes.append(self._run(attempt, place, operation))
+                outcome = self._run(attempt, place, operation)
+                attempt.outcomes.append(outcome)
+                began, now = now, self._clock()
+                outcome.seconds = now - began
             self._end(attempt)
         finally:
             self._roll_back()

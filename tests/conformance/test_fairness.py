@@ -2,16 +2,15 @@
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
 
-from tests.conformance.operations import CREATE, ENDLESS_READ, ENDLESS_WRITE
+from messagehub.storage.v1 import storage_service_pb2 as wire
+from tests.conformance.limit_checks import refused as limit_refused
+from tests.conformance.operations import CREATE, ENDLESS_READ, ENDLESS_ROWS, ENDLESS_WRITE
 from tests.conformance.storage_client import StorageClient, asking, failure_of, reasons, serving
-from tests.support.calls import rows
-
-if TYPE_CHECKING:
-    from messagehub.storage.v1 import storage_service_pb2 as wire
+from tests.support.calls import rows, statement
 
 GUARD_SECONDS = 30.0
 ENDLESS = 1_000_000
@@ -46,7 +45,7 @@ async def test_quick_reads_overtake_the_slow_one_that_they_arrived_with(tmp_path
 
 
 async def test_quick_reads_overtake_slow_ones_among_them(tmp_path: Path) -> None:
-    async with serving(tmp_path, readers_max=4) as client:
+    async with serving(tmp_path, readers_max=5) as client:
         asked: list[wire.Operation] = []
         for number in range(3):
             asked.append(asking(ENDLESS_READ, number=ENDLESS + number))
@@ -151,3 +150,40 @@ async def test_a_deadline_ends_a_write_that_waits(tmp_path: Path) -> None:
         assert failure_of(await late).reason == "DEADLINE_EXCEEDED"
         assert reasons([await patient]) == [""]
         assert await items(client) == [2]
+
+
+async def test_slow_reads_of_one_caller_leave_a_lane_to_the_others(tmp_path: Path) -> None:
+    async with serving(tmp_path) as client:
+        slow = [asking(ENDLESS_READ, number=ENDLESS + n, service="flood") for n in range(20)]
+        answers = client.send(*slow)
+        await client.taken()
+        async with asyncio.timeout(GUARD_SECONDS):
+            for service in ("q", "r", "q"):
+                outcomes = await client.run(asking("SELECT 1", service=service))
+                assert reasons(outcomes) == [""]
+        assert not any(answer.done() for answer in answers)
+        client.send(cancelled=tuple(range(ENDLESS, ENDLESS + 20)))
+        await asyncio.gather(*answers)
+
+
+async def test_streams_of_one_caller_leave_one_to_the_others(tmp_path: Path) -> None:
+    async with serving(tmp_path, queries_max=3) as client:
+
+        def query(service: str) -> Any:
+            return client.stub.Query(
+                wire.QueryRequest(
+                    database="items_db",
+                    source_service=service,
+                    statement=statement(ENDLESS_ROWS),
+                    page_size=1,
+                )
+            )
+
+        held = [query("flood") for _ in range(2)]
+        for call in held:
+            await call.read()
+        assert (await limit_refused(query("flood"))).reason == "QUEUE_FULL"
+        held.append(query("quiet"))
+        assert len((await held[-1].read()).result.rows) == 1
+        for call in held:
+            call.cancel()

@@ -107,8 +107,10 @@ async def test_rows_that_a_write_returns(tmp_path: Path, over: int) -> None:
 @OVER
 async def test_result_bytes(tmp_path: Path, over: int) -> None:
     async with serving(tmp_path, result_bytes_max=10_000) as client:
-        half = 5000 - 4  # a value takes four bytes besides its content
-        outcome = await one(client, "SELECT ? UNION ALL SELECT ?", "a" * half, "b" * (half + over))
+        # A value takes four bytes besides its content, and the column `a` seven.
+        content = 10_000 - 7 - 2 * 4
+        values = ("a" * 5000, "b" * (content - 5000 + over))
+        outcome = await one(client, "SELECT ? AS a UNION ALL SELECT ?", *values)
         await check(client, outcome, over, "RESULT_TOO_LARGE", limit_bytes="10000")
 
 

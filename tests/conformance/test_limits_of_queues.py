@@ -118,8 +118,8 @@ async def test_an_operation_that_never_fits(tmp_path: Path, over: int) -> None:
 
 @OVER
 async def test_readers(tmp_path: Path, over: int) -> None:
-    """As many slow reads as there are readers; a quick one passes only while one is free."""
-    async with serving(tmp_path, readers_max=3) as client:
+    """As many slow reads as one caller may hold; a quick one of its own passes only below that."""
+    async with serving(tmp_path, readers_max=4) as client:
         await works(client)
         slow = 3 + over
         endless = client.send(*(asking(ENDLESS_READ, number=100 + n) for n in range(slow)))
@@ -141,7 +141,7 @@ async def test_readers(tmp_path: Path, over: int) -> None:
 
 @OVER
 async def test_queries_open(tmp_path: Path, over: int) -> None:
-    async with serving(tmp_path, queries_max=3) as client:
+    async with serving(tmp_path, queries_max=4) as client:
         request = wire.QueryRequest(
             database="items_db", statement=statement(ENDLESS_ROWS), page_size=1
         )

@@ -103,3 +103,14 @@ def test_a_statement_that_doubles_and_doubles_is_refused_before_it_is_compiled(
     with refused("INVALID_ARGUMENT", "INVALID_STATEMENT") as refusal:
         run(grpc_stub, f"WITH c0(x) AS (SELECT 1), {links} SELECT count(*) FROM c30")
     assert refusal.metadata["limit_words"]
+
+
+def test_names_of_columns_count_as_a_result(grpc_stub: Any) -> None:
+    """Two thousand columns of half a megabyte each do not break the line to the storage server."""
+    name = "n" * 500_000
+    wide = f'WITH w AS (SELECT 1 AS "{name}") SELECT {", ".join(["w.*"] * 100)} FROM w'
+    with refused("RESOURCE_EXHAUSTED", "RESULT_TOO_LARGE"):
+        run(grpc_stub, wide)
+    with refused("RESOURCE_EXHAUSTED", "RESULT_TOO_LARGE"):
+        next(iter(grpc_stub.Query(query_request(wide))))
+    assert rows(run(grpc_stub, "SELECT 1")) == [(1,)]

@@ -14,6 +14,7 @@ from messagehub.errors import (
     DeadlineExceeded,
     InternalError,
     QueueFull,
+    ResultTooLarge,
     StorageUnavailable,
 )
 from messagehub.storage.v1 import storage_service_pb2 as storage
@@ -368,3 +369,38 @@ async def test_many_callers_at_once_each_get_their_own_outcome():
         assert queries == [str(n) for n in range(2000)]
         assert len(frames) < 2000
         assert exchange.pending_operations == 0
+
+
+def large(sent, size):
+    answer = done(sent)
+    answer.result.rows.add().values.add(blob=b"x" * size)
+    return answer
+
+
+async def test_results_beyond_one_answer_are_not_kept():
+    async with open_exchange(message_bytes_max=10_000) as (exchange, fake, _):
+        running = start(exchange, *(operation(f"SELECT {n}") for n in range(4)))
+        other = start(exchange, operation("SELECT 4"))
+        sent = []
+        while len(sent) < 5:
+            sent += await fake.next_operations()
+        fake.answer(*(large(one, 4000) for one in sent), frames_taken=1)
+        outcomes = await soon(running)
+        assert [isinstance(outcome, ResultTooLarge) for outcome in outcomes] == [
+            False,
+            False,
+            True,
+            True,
+        ]
+        (alone,) = await soon(other)
+        assert alone.result.rows, "each caller has an answer of its own"
+        assert exchange.pending_operations == 0
+
+
+async def test_what_was_submitted_is_told_as_it_went():
+    async with open_exchange(message_bytes_max=1000) as (exchange, fake, _):
+        running = start(exchange, operation("SELECT 1", submitted=True))
+        (sent,) = await fake.next_operations()
+        fake.answer(large(sent, 4000), frames_taken=1)
+        (outcome,) = await soon(running)
+        assert outcome.result.rows

@@ -1,6 +1,7 @@
 """Queries and followers of one database over a scripted engine."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from messagehub.errors import (
     ShuttingDown,
 )
 from messagehub.v1.event_pb2 import Event
+from messagehub.v1.statement_pb2 import ResultSet
 from storage.core.following import FollowLimits
 from tests.unit.storage.scripted_databases import Setting
 from tests.unit.storage.scripted_engine import settle
@@ -21,19 +23,36 @@ from tests.unit.storage.scripted_engine import settle
 NOWHERE = Path("nowhere")
 
 
-async def test_queries_are_bounded(setting: Setting) -> None:
-    operation = setting.caller.read("q")
-    open_ones = [setting.database.pages(operation, 10) for _ in range(2)]
-    for pages in open_ones:
-        await anext(pages)
+async def test_queries_are_bounded_and_one_is_kept_for_others(setting: Setting) -> None:
+    """There are two."""
+
+    def query(service: str) -> AsyncGenerator[ResultSet, None]:
+        return setting.database.pages(setting.caller.read("q", service=service), 10)
+
+    first, other = query("a"), query("b")
+    await anext(first)
     with pytest.raises(QueueFull) as caught:
-        await anext(setting.database.pages(operation, 10))
+        await anext(query("a"))
     assert caught.value.retry_after
-    await open_ones[0].aclose()
-    third = setting.database.pages(operation, 10)
-    await anext(third)
-    for pages in (open_ones[1], third):
+    await anext(other)
+    for service in "abc":
+        with pytest.raises(QueueFull):
+            await anext(query(service))
+    await first.aclose()
+    again = query("a")
+    await anext(again)
+    for pages in (other, again):
         await pages.aclose()
+
+
+async def test_tails_do_not_take_the_place_of_queries(setting: Setting) -> None:
+    tails = [setting.database.follow("", 0) for _ in range(5)]
+    for tail in tails:
+        await anext(tail)
+    pages = setting.database.pages(setting.caller.read("q"), 10)
+    await anext(pages)
+    for open_one in (pages, *tails):
+        await open_one.aclose()
 
 
 async def test_the_end_interrupts_queries_and_says_why(setting: Setting) -> None:

@@ -23,6 +23,7 @@ class Hub:
         defaults: dict[str, Any] = {
             "frame_bytes_max": 1000,
             "outgoing_bytes_max": 10_000,
+            "caller_outgoing_bytes_max": 10_000,
             "acknowledge_seconds": NEVER,
             "operation_seconds_max": 30.0,
         }
@@ -242,6 +243,30 @@ async def test_results_that_nobody_takes_are_dropped_but_never_what_a_write_did(
     refused = [number for number, outcome in hub.outcomes.items() if outcome.HasField("error")]
     assert len(hub.outcomes) == 100
     assert refused == list(range(12, 100, 2))
+
+
+async def test_results_of_one_caller_do_not_use_up_the_room_of_others(server: Server) -> None:
+    hub = Hub(server, caller_outgoing_bytes_max=4000)
+    hub.send()
+    first = asyncio.ensure_future(anext(hub.responses))
+    await settle()
+    for number in range(12):
+        service = "quiet" if number == 10 else "flood"
+        hub.exchange._running[number] = server.caller.operation(str(number), service=service)
+        hub.exchange._deliver(number, sized(900))
+    hub.received.append(await first)
+    hub.read()
+    await settle(200)
+    refused = [number for number, outcome in hub.outcomes.items() if outcome.HasField("error")]
+    assert refused == [5, 6, 7, 8, 9, 11]
+    assert not hub.exchange._caller_bytes
+    hub.exchange._running[12] = server.caller.operation("12", service="flood")
+    hub.exchange._deliver(12, sized(900))
+    await settle(50)
+    assert hub.outcomes[12].HasField("result"), "what has left counts no more"
+    hub.end()
+    assert hub.reading is not None
+    await hub.reading
 
 
 async def test_outcomes_of_a_stream_that_is_gone_hurt_nobody(server: Server, hub: Hub) -> None:

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from messagehub.errors import MessageTooLarge, QueueFull
-from storage.core.fair_queue import FairQueue, QueueLimits
+from storage.core.fair_queue import (
+    DEBT_US_MAX,
+    MICROSECONDS,
+    QUANTUM_US,
+    REMEMBERED_CALLERS,
+    FairQueue,
+    QueueLimits,
+)
 from storage.core.operation import Operation
 from tests.unit.storage.scripted_engine import Caller
 
@@ -69,6 +76,66 @@ def test_a_caller_that_comes_back_goes_to_the_end_of_the_turn() -> None:
     assert queue.take() is not None
     put(queue, "a2")
     assert taken(queue) == ["b1", "c1", "a2"]
+
+
+def test_a_caller_pays_for_the_time_that_it_took() -> None:
+    queue = make()
+    put(queue, *(f"a{n}" for n in range(5)), *(f"b{n}" for n in range(5)))
+    first = queue.take()
+    assert first is not None
+    queue.charge("a", 3 * QUANTUM_US / MICROSECONDS)
+    assert taken(queue)[:6] == ["b0", "b1", "b2", "a1", "b3", "a2"]
+
+
+def test_what_a_caller_owes_is_bounded() -> None:
+    queue = make(operations_max=100_000, caller_operations_max=100_000)
+    turns = DEBT_US_MAX // QUANTUM_US
+    put(queue, "a0", "a1", *(f"b{n}" for n in range(2 * turns)))
+    queue.take()
+    queue.charge("a", 3600.0)
+    assert taken(queue).index("a1") == pytest.approx(turns, abs=2)
+
+
+def test_time_in_which_a_caller_was_away_is_not_saved_up() -> None:
+    queue = make()
+    put(queue, *(f"a{n}" for n in range(100)))
+    for _ in range(50):
+        queue.take()
+    put(queue, *(f"b{n}" for n in range(50)))
+    assert taken(queue)[:4] == ["b0", "a50", "b1", "a51"]
+
+
+def test_a_caller_does_not_shed_its_debt_by_going_away() -> None:
+    queue = make()
+    put(queue, "a0", "b0", "b1", "b2")
+    queue.take()
+    queue.charge("a", 4 * QUANTUM_US / MICROSECONDS)
+    put(queue, "a1")
+    assert taken(queue) == ["b0", "b1", "b2", "a1"]
+
+
+def test_callers_that_went_away_are_forgotten() -> None:
+    queue = make()
+    for number in range(10 * REMEMBERED_CALLERS):
+        queue.put(of(f"service{number}"))
+        queue.take()
+        queue.charge(f"service{number}", 1.5 * QUANTUM_US / MICROSECONDS)
+        for _ in range(5):
+            queue.put(of("others"))
+            queue.take()
+    assert len(queue._had) <= 2 * REMEMBERED_CALLERS
+
+
+def test_a_caller_that_may_not_be_served_is_passed_over() -> None:
+    queue = make()
+    put(queue, "a0", "b0")
+    assert queue.offers(lambda name: name == "b")
+    served = queue.take(lambda name: name == "b")
+    assert served is not None
+    assert served.correlation_id == "b0"
+    assert not queue.offers(lambda name: name == "b")
+    assert queue.take(lambda name: name == "b") is None
+    assert taken(queue) == ["a0"]
 
 
 def test_a_group_is_taken_in_turn_too() -> None:

@@ -27,7 +27,7 @@ OVER = ShuttingDown("over")
 class Readers:
     """Read lanes over readers that run each operation until the test lets it end."""
 
-    def __init__(self, lanes_max: int = 3) -> None:
+    def __init__(self, lanes_max: int = 4) -> None:
         self.caller = Caller()
         self.diverted: list[Operation] = []
         self.divert_failure: HubError | None = None
@@ -147,6 +147,33 @@ async def test_the_lanes_bound_how_many_slow_reads_run(readers: Readers) -> None
     readers.slow["s1"].set()
     await settle(80)
     assert readers.answered == ["s2", "s1", "quick"]
+
+
+async def test_the_last_lane_is_for_callers_that_hold_none(readers: Readers) -> None:
+    readers.submit("s1", "s2", "s3", "s4", "s5", slow=True, service="flood")
+    await settle(80)
+    assert sorted(readers.ran_on) == ["s1", "s2", "s3"]
+    readers.submit("1", "2", service="quiet")
+    readers.submit("3", service="other")
+    await settle(80)
+    assert readers.answered == ["1", "3", "2"]
+    readers.submit("t1", "t2", slow=True, service="quiet")
+    await settle(80)
+    assert "t1" in readers.ran_on
+    assert "t2" not in readers.ran_on
+    for name in ("s2", "s4", "s5", "t1"):
+        readers.slow[name].set()
+    await settle(80)
+    assert "t2" in readers.ran_on
+
+
+async def test_a_single_lane_serves_everybody(readers: Readers) -> None:
+    readers = Readers(lanes_max=1)
+    readers.submit("a1", "a2", service="a")
+    readers.submit("b1", service="b")
+    await settle()
+    assert readers.answered == ["a1", "b1", "a2"]
+    await readers.lanes.end(OVER)
 
 
 async def test_callers_are_served_in_turn(readers: Readers) -> None:
