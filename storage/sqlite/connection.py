@@ -77,7 +77,7 @@ class Connection:
     ) -> None:
         self._inner = inner
         self._settings = settings
-        self._closed = False
+        self.closed = False
         self.guard = guard
         self.look: Callable[[], None] | None = None
 
@@ -116,7 +116,7 @@ class Connection:
         the connection is closed. aiosqlite offers one hop per statement
         in public; its own one-hop helpers use `_execute`.
         """
-        if self._closed:
+        if self.closed:
             raise ShuttingDown("the database was closed meanwhile", retry_after=1.0)
         inner = self._inner
         loop = asyncio.get_running_loop()
@@ -158,7 +158,7 @@ class Connection:
 
     async def close(self) -> None:
         """Ends the thread after what is queued for it."""
-        self._closed = True
+        self.closed = True
         await self._inner.close()
 
     def _set_up(self, raw: sqlite3.Connection) -> None:

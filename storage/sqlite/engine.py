@@ -228,8 +228,9 @@ class SqliteEngine:
         finally:
             # What still runs in the thread ends at its next look at the clock.
             operation.cancelled = True
-            await connection.run(lambda _: pages.close() if pages else reader.finish())
-            self._spare.append(borrowed)
+            if not connection.closed:
+                await connection.run(lambda _: pages.close() if pages else reader.finish())
+                self._spare.append(borrowed)
 
     async def journal(self, after_sequence: int, limit: int) -> list[Event]:
         """See the port."""
