@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from hub.adapters.circuit_breaker import PybreakerMachine
 from hub.adapters.circuit_events import CircuitEvents
@@ -32,7 +32,7 @@ class GuardedStorage:
         config: HubConfig,
         *,
         databases: Iterable[str],
-        operations: Operations,
+        operations_of: Callable[[str], Operations],
         storage: Storage,
         journal: Journal,
         subscriptions: SubscriptionStore,
@@ -55,7 +55,7 @@ class GuardedStorage:
         self.calls = Guard(
             self.circuits,
             _retry_limits(config),
-            operations=operations,
+            operations_of=operations_of,
             storage=storage,
             answer_seconds=config.storage_answer_seconds,
             clock=time.monotonic,

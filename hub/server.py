@@ -92,7 +92,7 @@ class HubServer:
         self._guarded = GuardedStorage(
             config,
             databases=routes.databases,
-            operations=self._storage.calls,
+            operations_of=self._storage.operations_of,
             storage=self._storage.calls,
             journal=self._storage.journal,
             subscriptions=self._storage.subscriptions,

@@ -26,8 +26,8 @@ from hub.core.status import StatusBoard
 class StorageConnections:
     """One connection to each storage server, between `start` and `stop`.
 
-    `calls`, `journal` and `subscriptions` go to the one that has the database at the moment; the
-    status board learns which that is and how it stands.
+    `operations_of`, `calls`, `journal` and `subscriptions` go to the one that has the database at
+    the moment; the status board learns which that is and how it stands.
     """
 
     def __init__(self, config: HubConfig, *, databases: Sequence[str], status: StatusBoard) -> None:
@@ -38,6 +38,7 @@ class StorageConnections:
         self._gateways: list[StorageGateway] = []
         servers = {address: self._connection(address) for address in self._placement.addresses}
         placed = Placed(self._placement, servers)
+        self.operations_of = placed.operations
         self.calls = PlacedCalls(placed)
         self.journal = PlacedJournal(placed)
         self.subscriptions = PlacedSubscriptions(placed)

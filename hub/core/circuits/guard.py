@@ -36,6 +36,7 @@ EARLY_SHARE: Final = 0.015
 class Guard:
     """The ports `Operations` and `Storage`, over those of the storage servers.
 
+    `operations_of` gives the port of the storage server that has a database at this moment.
     `answer_seconds` is how long a storage server may say nothing to a call before that counts
     against the database. `clock` gives monotonic seconds, `random` numbers in [0, 1).
     """
@@ -45,7 +46,7 @@ class Guard:
         circuits: Circuits,
         limits: RetryLimits,
         *,
-        operations: Operations,
+        operations_of: Callable[[str], Operations],
         storage: Storage,
         answer_seconds: float,
         clock: Callable[[], float],
@@ -54,7 +55,7 @@ class Guard:
     ) -> None:
         self._breakers = circuits.by_database
         self._limits = limits
-        self._operations = operations
+        self._operations_of = operations_of
         self._storage = storage
         self._answer_seconds = answer_seconds
         self._clock = clock
@@ -156,7 +157,7 @@ class Guard:
         deadline: float,
     ) -> tuple[Sequence[Outcome | HubError], bool]:
         try:
-            outcomes = await self._operations.run(operations, seconds)
+            outcomes = await self._run_placed(operations, seconds)
         except BaseException as end:
             for passage in passages:
                 self._leave(passage, end, deadline, seconds)
@@ -169,6 +170,27 @@ class Guard:
             else:
                 passage.succeeded()
         return outcomes, shaken
+
+    async def _run_placed(
+        self, operations: Sequence[Operation], seconds: float
+    ) -> Sequence[Outcome | HubError]:
+        """Sends each operation to the storage server that has its database."""
+        parts: dict[Operations, list[int]] = {}
+        for place, operation in enumerate(operations):
+            parts.setdefault(self._operations_of(operation.database), []).append(place)
+        if len(parts) == 1:
+            (only,) = parts
+            return await only.run(operations, seconds)
+        outcomes: dict[int, Outcome | HubError] = {}
+
+        async def run_part(port: Operations, places: Sequence[int]) -> None:
+            told = await port.run([operations[place] for place in places], seconds)
+            outcomes.update(zip(places, told, strict=True))
+
+        async with asyncio.TaskGroup() as running:
+            for port, places in parts.items():
+                running.create_task(run_part(port, places))
+        return [outcomes[place] for place in range(len(operations))]
 
     async def _run_again(
         self,

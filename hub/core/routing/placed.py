@@ -1,6 +1,5 @@
 """The ports of several storage servers as those of one: each call goes where its database is."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import NamedTuple
@@ -8,9 +7,7 @@ from typing import NamedTuple
 from hub.core.events.journal import Journal, JournalEnds, JournalPage, Position
 from hub.core.ports import (
     Adoption,
-    Operation,
     Operations,
-    Outcome,
     Page,
     Reading,
     Recorded,
@@ -48,34 +45,16 @@ class Placed:
         """The storage server of a database at this moment."""
         return self._servers[self._placement.server_of(database)]
 
+    def operations(self, database: str) -> Operations:
+        """The port for operations of a database at this moment."""
+        return self.server(database).operations
+
 
 class PlacedCalls:
-    """The ports `Operations` and `Storage`."""
+    """The port `Storage`."""
 
     def __init__(self, placed: Placed) -> None:
         self._placed = placed
-
-    async def run(
-        self, operations: Sequence[Operation], seconds: float
-    ) -> Sequence[Outcome | HubError]:
-        """Gives one outcome or error for each operation; see `hub.core.ports.Operations`."""
-        parts: dict[StorageServer, list[int]] = {}
-        for place, operation in enumerate(operations):
-            parts.setdefault(self._placed.server(operation.database), []).append(place)
-        if len(parts) == 1:
-            (server,) = parts
-            return await server.operations.run(operations, seconds)
-        outcomes: dict[int, Outcome | HubError] = {}
-
-        async def run_part(server: StorageServer, places: Sequence[int]) -> None:
-            part = [operations[place] for place in places]
-            told = await server.operations.run(part, seconds)
-            outcomes.update(zip(places, told, strict=True))
-
-        async with asyncio.TaskGroup() as running:
-            for server, places in parts.items():
-                running.create_task(run_part(server, places))
-        return [outcomes[place] for place in range(len(operations))]
 
     async def query(self, reading: Reading, seconds: float) -> AsyncGenerator[Page]:
         """Streams pages; see `hub.core.ports.Storage`."""

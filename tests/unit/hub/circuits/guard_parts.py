@@ -118,7 +118,7 @@ class Parts:
         self.guard = Guard(
             self.circuits,
             retries,
-            operations=self.servers,
+            operations_of=lambda _: self.servers,
             storage=self.servers,
             answer_seconds=ANSWER_SECONDS,
             clock=self.clock,

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from hub.core.events.journal import JournalPage
-from hub.core.ports import Adoption, Operation, Reading
+from hub.core.ports import Adoption, Reading
 from hub.core.routing.placed import (
     Placed,
     PlacedCalls,
@@ -13,7 +13,6 @@ from hub.core.routing.placed import (
     PlacedSubscriptions,
     StorageServer,
 )
-from messagehub.errors import ConstraintViolation
 
 
 class Server:
@@ -23,13 +22,6 @@ class Server:
         self.name = name
         self.calls = []
         self.open_streams = 0
-
-    async def run(self, operations, seconds):
-        self.calls.append([one.content for one in operations])
-        return [
-            ConstraintViolation(self.name) if one.content == "bad" else f"{self.name}:{one.content}"
-            for one in operations
-        ]
 
     async def query(self, reading, seconds):
         self.open_streams += 1
@@ -80,36 +72,17 @@ def scene():
         one=one,
         other=other,
         places=places,
+        placed=placed,
         calls=PlacedCalls(placed),
         journal=PlacedJournal(placed),
         subscriptions=PlacedSubscriptions(placed),
     )
 
 
-def operation(database, content):
-    return Operation(database, False, "auth", "c", "id", content)
-
-
-async def test_operations_of_one_storage_server_stay_together(scene):
-    outcomes = await scene.calls.run([operation("auth_db", "a"), operation("auth_db", "b")], 1)
-    assert outcomes == ["one:a", "one:b"]
-    assert scene.one.calls == [["a", "b"]]
-    assert not scene.other.calls
-
-
-async def test_operations_of_several_keep_their_places(scene):
-    wanted = [("auth_db", "a"), ("metrics_db", "b"), ("auth_db", "bad"), ("metrics_db", "d")]
-    outcomes = await scene.calls.run([operation(*one) for one in wanted], 1)
-    assert outcomes[:2] == ["one:a", "other:b"]
-    assert isinstance(outcomes[2], ConstraintViolation)
-    assert outcomes[3] == "other:d"
-    assert (scene.one.calls, scene.other.calls) == ([["a", "bad"]], [["b", "d"]])
-
-
 async def test_a_call_goes_where_its_database_is_now(scene):
     for server, name in (("1", "one"), ("2", "other")):
         scene.places["auth_db"] = server
-        assert await scene.calls.run([operation("auth_db", "a")], 1) == [f"{name}:a"]
+        assert scene.placed.operations("auth_db").name == name
         known = await scene.calls.look_up("auth_db", "id", correlation_id="", seconds=1)
         assert known == f"{name}:id"
         assert await scene.calls.adopt(Adoption("auth_db", "", 0, "", None), 1) == (name,)
