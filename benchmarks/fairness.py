@@ -21,7 +21,7 @@ from storage.core.database import Database
 from storage.core.operation import ask
 from storage.server import make_databases
 
-CALLS = 200
+CALLS = 100
 FILL = 1000
 SLOW_STEPS = 3_000_000
 WRITE_STEPS = 100_000

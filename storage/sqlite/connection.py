@@ -7,7 +7,10 @@ handler sees.
 """
 
 import asyncio
+import os
 import sqlite3
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
@@ -160,6 +163,16 @@ class Connection:
         """Ends the thread after what is queued for it."""
         self.closed = True
         await self._inner.close()
+
+    async def yield_to_others(self, niceness: int) -> None:
+        """Lets the other threads of the process go first where cores are short.
+
+        Linux has a priority for each thread; elsewhere nothing happens.
+        """
+        if sys.platform == "linux":
+            await self.run(
+                lambda _: os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+            )
 
     def _set_up(self, raw: sqlite3.Connection) -> None:
         self.guard.install(raw)

@@ -41,6 +41,9 @@ FULL: Final = 2
 # The first version without the WAL-reset defect; the single writer keeps clear of it before.
 WAL_RESET_FIXED: Final = (3, 51, 3)
 SUFFIX: Final = ".db"
+# The loop and the writers go before reads, and reads before streams, which last longest.
+LANE_NICENESS: Final = 5
+STREAM_NICENESS: Final = 15
 # The beginning of a file, and the largest page, which its header writes as 1
 # (sqlite.org/fileformat.html).
 MAGIC: Final = b"SQLite format 3\x00"
@@ -151,7 +154,7 @@ class SqliteEngine:
             await self._run_on_writer(lambda raw: raw.execute("PRAGMA wal_checkpoint(PASSIVE)"))
 
         async def borrow() -> tuple[Connection, Reader]:
-            return self._spare.pop() if self._spare else await self._open_reader()
+            return self._spare.pop() if self._spare else await self._open_reader(STREAM_NICENESS)
 
         return SqliteTransactions(
             self._file,
@@ -209,13 +212,13 @@ class SqliteEngine:
     ) -> None:
         """See the port."""
         if lane not in self._lanes:
-            self._lanes[lane] = await self._open_reader()
+            self._lanes[lane] = await self._open_reader(LANE_NICENESS)
         connection, reader = self._lanes[lane]
         await connection.run(lambda _: reader.drain(take, deliver))
 
     async def pages(self, operation: Operation, page_rows: int) -> AsyncGenerator[ResultSet, None]:
         """See the port."""
-        borrowed = self._spare.pop() if self._spare else await self._open_reader()
+        borrowed = self._spare.pop() if self._spare else await self._open_reader(STREAM_NICENESS)
         connection, reader = borrowed
         pages: Pages | None = None
         try:
@@ -286,12 +289,13 @@ class SqliteEngine:
         await self._connect()
         return await self._run_on_journal(adoption.tables)
 
-    async def _open_reader(self) -> tuple[Connection, Reader]:
+    async def _open_reader(self, niceness: int) -> tuple[Connection, Reader]:
         try:
             connection = await Connection.reader(self._file)
         except sqlite3.Error as failure:
             raise failures.translate(failure) from failure
         self._connections.append(connection)
+        await connection.yield_to_others(niceness)
 
         def make(raw: sqlite3.Connection) -> Runner:
             return self._make_runner(connection, raw)
