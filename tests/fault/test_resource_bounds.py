@@ -41,7 +41,7 @@ async def platform(directory: Path, **settings: float) -> AsyncIterator[tuple[Se
 @pytest.mark.parametrize("how", ["read", "write", "stream", "index"])
 async def test_what_a_statement_writes_is_bounded(tmp_path: Path, how: str) -> None:
     limit = 32 * MEBIBYTE
-    async with platform(tmp_path, written_bytes_max=limit, write_seconds_max=30.0) as (_, stub):
+    async with platform(tmp_path, written_bytes_max=limit, write_seconds_max=25.0) as (_, stub):
         await run_async(stub, "CREATE TABLE kept (a, b)")
         call: Any
         if how == "stream":
