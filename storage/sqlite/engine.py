@@ -113,9 +113,9 @@ class SqliteEngine:
         except sqlite3.Error as failure:
             raise failures.translate(failure) from failure
         self._connections.append(self._journal)
+        self._presence = await asyncio.to_thread(Presence, self._file, self._ownership.identity)
         self._transactions = self._make_transactions()
         self._opened = True
-        self._presence = await asyncio.to_thread(Presence, self._file, self._ownership.identity)
 
     def _make_writer(self, raw: sqlite3.Connection) -> Writer:
         mode = raw.execute("PRAGMA journal_mode").fetchone()[0]
@@ -168,6 +168,7 @@ class SqliteEngine:
             checkpoint=checkpoint,
             borrow=borrow,
             give_back=self._spare.append,
+            check=self._presence.check,
             reached=failpoints.reached,
         )
 

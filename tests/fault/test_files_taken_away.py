@@ -13,7 +13,12 @@ from typing import Final
 
 import pytest
 
+from storage.core.engine import EngineLost
+from storage.core.transactions.engine_part import Step
+from tests.conformance.engines import SqlitePlace
+from tests.conformance.operations import done
 from tests.conformance.storage_client import StorageClient, serving
+from tests.conformance.transaction_parts import advance, header
 from tests.fault.storage_disk import CREATE, INSERT, Ask, storage_process
 from tests.support.eventually import eventually
 
@@ -68,6 +73,20 @@ async def test_no_write_is_acknowledged_any_more(tmp_path: Path, suffix: str, ta
         assert (state.available, state.detail) == (False, error.message)
         await other.done(INSERT, 2, "fine")
         assert (await other.state()).available
+
+
+@pytest.mark.parametrize("step", [Step.PREPARE, Step.COMMIT])
+async def test_no_step_of_a_transaction_is_acknowledged_any_more(
+    tmp_path: Path, step: Step
+) -> None:
+    place = SqlitePlace(tmp_path / "place")
+    engine = await place.open()
+    await done(engine, "CREATE TABLE items (id INTEGER PRIMARY KEY, n)")
+    await advance(engine, header(), "INSERT INTO items VALUES (0, 0)", step=Step.COMMIT)
+    remove(place.file)
+    with pytest.raises(EngineLost, match="nothing more is acknowledged"):
+        await advance(engine, header(), "INSERT INTO items VALUES (1, 1)", step=step)
+    await place.close()
 
 
 @EVERY_FILE

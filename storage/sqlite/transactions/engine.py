@@ -34,8 +34,11 @@ CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
 
 
 class SqliteTransactions:
-    """The parts of one open file. `read` runs work on the connection that reads the journal,
-    `checkpoint` on the writer's; `borrow` and `give_back` lend reading connections.
+    """The parts of one open file.
+
+    `read` runs work on the connection that reads the journal, `checkpoint` on that of the writer;
+    `borrow` and `give_back` lend reading connections; `check` raises `EngineLost` if the files were
+    taken away.
     """
 
     def __init__(
@@ -52,8 +55,10 @@ class SqliteTransactions:
         checkpoint: Callable[[], Awaitable[None]],
         borrow: Callable[[], Awaitable[Borrowed]],
         give_back: Callable[[Borrowed], None],
+        check: Callable[[], None],
         reached: Reached,
     ) -> None:
+        self._check = check
         self._file = file
         self._log = file.with_name(f"{file.name}-wal")
         self._writer = writer
@@ -85,14 +90,14 @@ class SqliteTransactions:
 
     async def advance(self, advance: Advance) -> Advanced:
         """See the port."""
-        advanced = await self._run(lambda work: work.advance(advance))
+        advanced = await self._run(lambda work: self._vouched(work.advance(advance)))
         if advanced.applied is not None:
             await self._write_back()
         return advanced
 
     async def commit(self, *, forced: bool) -> Advanced:
         """See the port."""
-        advanced = await self._run(lambda work: work.commit(forced=forced))
+        advanced = await self._run(lambda work: self._vouched(work.commit(forced=forced)))
         await self._write_back()
         return advanced
 
@@ -173,6 +178,12 @@ class SqliteTransactions:
             wall_clock_us=self._wall_clock_us,
             reached=self._reached,
         )
+
+    def _vouched(self, advanced: Advanced) -> Advanced:
+        """Looks, before anything durable is told, whether the files are still those on the disk."""
+        if advanced.applied is not None or self._prepared.holds:
+            self._check()
+        return advanced
 
     async def _write_back(self) -> None:
         if self._log.exists() and self._log.stat().st_size > CHECKPOINT_BYTES:

@@ -24,11 +24,15 @@ _flush: Final = getattr(os, "fdatasync", os.fsync)
 
 
 class PreparedFile:
-    """The file of one database; the owner of the database is its only user."""
+    """The file of one database; the owner of the database is its only user.
+
+    `holds` says that a record was written and is not cleared.
+    """
 
     def __init__(self, database_file: Path) -> None:
         self._path = database_file.with_name(f"{database_file.name}-prepared")
         self._descriptor: int | None = None
+        self.holds = False
 
     def read(self) -> bytes | None:
         """Gives the record; None if there is none, or only the beginning of one."""
@@ -56,6 +60,7 @@ class PreparedFile:
         except OSError:
             self.clear()
             raise
+        self.holds = True
         try:
             _flush(descriptor)
         except OSError as failure:
@@ -68,6 +73,7 @@ class PreparedFile:
 
     def clear(self) -> None:
         """Forgets the record."""
+        self.holds = False
         if self._descriptor is None and not self._path.exists():
             return
         descriptor = self._open()
