@@ -139,6 +139,32 @@ class HubConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     retry_budget_per_second: Annotated[float, Meta(ge=0, le=1e9)] = 1.0
     retry_budget_max: Annotated[float, Meta(ge=0, le=1e9)] = 100.0
 
+    # Transactions: what one may have (its statements and events together have so many bytes, and so
+    # may its rows), how many are under way in one call, open over several, remembered after that.
+    transaction_operations_max: Positive = 1_000
+    transaction_events_max: Positive = 1_000
+    transaction_bytes_max: Positive = 8 * MEBIBYTE
+    transactions_running_max: Positive = 1_000
+    transactions_open_max: Positive = 1_000
+    transactions_kept_max: Positive = 10_000
+    # How long a step waits for a database that another transaction has.
+    transaction_wait_seconds: Seconds = 2.0
+    # How long an answer waits until every database shows what was committed; 0 = not at all.
+    transaction_visible_seconds: SecondsOrNone = 1.0
+    # Interactive ones: rolled back without a call for so long (the default, and the most that a
+    # caller may ask for), and after so long in any case.
+    transaction_idle_seconds: Seconds = 10.0
+    transaction_idle_seconds_max: Seconds = 50.0
+    transaction_seconds_max: Seconds = 60.0
+    # How long participants are told again and again how a transaction ended, before that is left to
+    # the resolver; how long one that another hub began may stay undecided; how long one read over
+    # several databases may hold commits back.
+    transaction_settle_seconds: Seconds = 30.0
+    transaction_abandoned_seconds: Seconds = 3.0
+    transaction_lease_seconds: Seconds = 5.0
+    transaction_retry_seconds_min: Seconds = 0.01
+    transaction_retry_seconds_max: Seconds = 0.5
+
     # Watches of the status.
     status_watchers_max: Positive = 1_000
     status_changes_max: Positive = 256
@@ -166,6 +192,18 @@ class HubConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         own = self.databases.get(database)
         storage = self.storage if own is None else own.storage
         return (storage,) if isinstance(storage, str) else tuple(dict.fromkeys(storage))
+
+
+def _transactions(known: Known) -> str | None:
+    """Checks that the home of a transaction can be told of all of it in one message."""
+    config: HubConfig = known.settings  # type: ignore[assignment]
+    if 2 * config.transaction_bytes_max <= config.message_bytes_max:
+        return None
+    return (
+        f"{known.place('transaction_bytes_max')} must not be above half of message_bytes_max "
+        f"({config.message_bytes_max:,}): its home is told of a transaction's statements and rows "
+        "in one message"
+    )
 
 
 def _routes(known: Known) -> str | None:
@@ -196,6 +234,7 @@ def _routes(known: Known) -> str | None:
 CHECKS: Final[tuple[Check, ...]] = (
     listens,
     _routes,
+    _transactions,
     *(
         AtMost("message_bytes_max", key, f"the largest {what} would never be accepted")
         for key, what in (("pending_bytes_max", "message"), ("inbox_bytes_max", "operation"))
@@ -219,7 +258,13 @@ CHECKS: Final[tuple[Check, ...]] = (
             "delivery_retry_seconds",
             "circuit_open_seconds",
             "retry_seconds",
+            "transaction_retry_seconds",
         )
+    ),
+    AtMost(
+        "transaction_idle_seconds",
+        "transaction_idle_seconds_max",
+        "nobody could ask for the default",
     ),
     *BETWEEN_SERVERS,
 )

@@ -13,17 +13,20 @@ from hub.core.circuits.breaker import BreakerLimits
 from hub.core.circuits.circuits import Circuits, Transition
 from hub.core.circuits.guard import Guard
 from hub.core.circuits.guarded_journal import GuardedJournal
+from hub.core.circuits.guarded_participants import GuardedParticipants
 from hub.core.circuits.guarded_subscriptions import GuardedSubscriptions
 from hub.core.circuits.retry import RetryLimits
 from hub.core.events.journal import Journal
 from hub.core.ports import Operations, Storage
 from hub.core.status import StatusBoard
 from hub.core.subscriptions.subscription_store import SubscriptionStore
+from hub.core.transactions.ports import Participants
 
 
 class GuardedStorage:
-    """The storage servers as the rest of the hub calls them: `calls`, `journal`, `subscriptions`.
+    """The storage servers as the rest of the hub calls them.
 
+    `calls`, `journal`, `subscriptions` and `participants` are each behind the circuits.
     The circuits hear from the status board how the databases stand, and tell it how they do.
     """
 
@@ -36,6 +39,7 @@ class GuardedStorage:
         storage: Storage,
         journal: Journal,
         subscriptions: SubscriptionStore,
+        participants: Participants,
         status: StatusBoard,
     ) -> None:
         self._status = status
@@ -64,6 +68,12 @@ class GuardedStorage:
         )
         self.journal = GuardedJournal(journal, self.circuits)
         self.subscriptions = GuardedSubscriptions(subscriptions, self.calls)
+        self.participants = GuardedParticipants(
+            participants,
+            self.circuits,
+            answer_seconds=config.storage_answer_seconds,
+            clock=time.monotonic,
+        )
         status.listen(self.circuits.follow)
         self.circuits.listen(self._show)
 

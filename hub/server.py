@@ -15,6 +15,7 @@ from hub.api.event_service import EventService
 from hub.api.hub_service import HubService
 from hub.api.operation_requests import OperationRequests
 from hub.api.storage_service import StorageService
+from hub.atomic_transactions import AtomicTransactions
 from hub.config import HubConfig
 from hub.core.events.fanout import Fanout, FanoutLimits
 from hub.core.events.journal import Journal
@@ -46,10 +47,12 @@ from messagehub.v1 import (
 HEALTH_SERVICE: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 STORAGE_SERVICE: Final = storage_service_pb2.DESCRIPTOR.services_by_name["StorageService"].full_name
 HUB_SERVICE: Final = hub_service_pb2.DESCRIPTOR.services_by_name["HubService"].full_name
-BUILT_SERVICES: Final = (STORAGE_SERVICE, event_service.FULL_NAME, HUB_SERVICE)
+TRANSACTION_SERVICE: Final = transaction_service_pb2.DESCRIPTOR.services_by_name[
+    "TransactionService"
+].full_name
+BUILT_SERVICES: Final = (STORAGE_SERVICE, TRANSACTION_SERVICE, event_service.FULL_NAME, HUB_SERVICE)
 # In the contract, but every RPC answers NOT_IMPLEMENTED, so their health is never SERVING.
 UNBUILT_SERVICES: Final = (
-    transaction_service_pb2.DESCRIPTOR.services_by_name["TransactionService"].full_name,
     schema_service_pb2.DESCRIPTOR.services_by_name["SchemaService"].full_name,
     backup_service_pb2.DESCRIPTOR.services_by_name["BackupService"].full_name,
 )
@@ -96,6 +99,7 @@ class HubServer:
             storage=self._storage.calls,
             journal=self._storage.journal,
             subscriptions=self._storage.subscriptions,
+            participants=self._storage.participants,
             status=self._status,
         )
         calls, journal = self._guarded.calls, self._guarded.journal
@@ -112,6 +116,13 @@ class HubServer:
         self._guarded.announce_to(self._later.inbox)
         self._storage.announce_to(self._later.inbox)
         checks = RequestChecks(config)
+        self._transactions = AtomicTransactions(
+            config,
+            routes=routes,
+            participants=self._guarded.participants,
+            checks=checks,
+            status=self._status,
+        )
         fanout = _fanout(config, journal)
         self._named = _named_subscriptions(config, self._guarded.subscriptions, fanout)
         self._events = EventService(
@@ -141,6 +152,7 @@ class HubServer:
             self._drain.finish(self._config.drain_seconds),
             self._later.stop(self._config.drain_seconds),
         )
+        await self._transactions.stop(self._config.drain_seconds)
         await self._server.stop(FAREWELL_SECONDS)
         await self._named.close()
         await self._guarded.stop()
@@ -169,6 +181,7 @@ class HubServer:
         storage_service = StorageService(
             router=router,
             submissions=self._later.submissions,
+            joined=self._transactions.joined,
             checks=checks,
             message_bytes_max=config.message_bytes_max,
             query_seconds_max=config.query_seconds_max,
@@ -184,6 +197,9 @@ class HubServer:
             clock=time.time,
         )
         storage_service_pb2_grpc.add_StorageServiceServicer_to_server(storage_service, server)
+        transaction_service_pb2_grpc.add_TransactionServiceServicer_to_server(
+            self._transactions.service, server
+        )
         event_service.add_to_server(self._events, server)
         hub_service_pb2_grpc.add_HubServiceServicer_to_server(hub_service, server)
         _add_unbuilt(server)
@@ -236,10 +252,6 @@ def _named_subscriptions(
 
 def _add_unbuilt(server: grpc.aio.Server) -> None:
     """Registers what only the contract knows: the generated methods, which answer UNIMPLEMENTED."""
-    transaction_service_pb2_grpc.add_TransactionServiceServicer_to_server(
-        transaction_service_pb2_grpc.TransactionServiceServicer(),  # type: ignore[abstract]
-        server,
-    )
     schema_service_pb2_grpc.add_SchemaServiceServicer_to_server(
         schema_service_pb2_grpc.SchemaServiceServicer(),  # type: ignore[abstract]
         server,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hub.adapters.exchange import Exchange
 from hub.adapters.failover_events import FailoverEvents
+from hub.adapters.participants import StorageParticipants
 from hub.adapters.storage_gateway import StorageGateway, open_channel
 from hub.adapters.subscriptions import StorageSubscriptions
 from hub.adapters.tail import StorageJournal
@@ -16,6 +17,7 @@ from hub.core.routing.placed import (
     Placed,
     PlacedCalls,
     PlacedJournal,
+    PlacedParticipants,
     PlacedSubscriptions,
     StorageServer,
 )
@@ -26,8 +28,8 @@ from hub.core.status import StatusBoard
 class StorageConnections:
     """One connection to each storage server, between `start` and `stop`.
 
-    `operations_of`, `calls`, `journal` and `subscriptions` go to the one that has the database at
-    the moment; the status board learns which that is and how it stands.
+    `operations_of`, `calls`, `journal`, `subscriptions` and `participants` go to the one that has
+    the database at the moment; the status board learns which that is and how it stands.
     """
 
     def __init__(self, config: HubConfig, *, databases: Sequence[str], status: StatusBoard) -> None:
@@ -42,6 +44,7 @@ class StorageConnections:
         self.calls = PlacedCalls(placed)
         self.journal = PlacedJournal(placed)
         self.subscriptions = PlacedSubscriptions(placed)
+        self.participants = PlacedParticipants(placed)
 
     def announce_to(self, announcements: Announcements) -> None:
         """From now on, every failover becomes an event in its database's journal."""
@@ -82,4 +85,5 @@ class StorageConnections:
                 retry_seconds=config.reconnect_seconds_max,
             ),
             StorageSubscriptions(channel, retry_seconds=config.reconnect_seconds_max),
+            StorageParticipants(channel, retry_seconds=config.reconnect_seconds_max),
         )

@@ -24,6 +24,7 @@ from messagehub.v1 import (
     event_service_pb2_grpc,
     hub_service_pb2_grpc,
     storage_service_pb2_grpc,
+    transaction_service_pb2_grpc,
 )
 from tests.support.leaks import LeakCheck
 from tests.support.loop_thread import LoopThread
@@ -128,6 +129,19 @@ async def hub_channel(servers: "Servers") -> AsyncIterator[grpc.aio.Channel]:
 @pytest.fixture(scope="module")
 def storage_stub(hub_channel: grpc.aio.Channel) -> Any:
     return storage_service_pb2_grpc.StorageServiceStub(hub_channel)
+
+
+@pytest.fixture(scope="module")
+def transaction_stub(hub_channel: grpc.aio.Channel) -> Any:
+    return transaction_service_pb2_grpc.TransactionServiceStub(hub_channel)
+
+
+@pytest.fixture(scope="module")
+def transactions(transaction_stub: Any, storage_stub: Any) -> Any:
+    """The transactions of the service `character`."""
+    from tests.support.transaction_calls import TransactionCalls
+
+    return TransactionCalls(transaction_stub, storage_stub)
 
 
 @pytest.fixture(scope="module")

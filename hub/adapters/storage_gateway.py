@@ -13,14 +13,16 @@ from typing import Any, Final, NoReturn
 import grpc
 
 from hub.adapters.exchange import Exchange
+from hub.adapters.storage_failures import decoded
+from hub.adapters.transaction_messages import from_record
 from hub.config import HubConfig
 from hub.core.backoff import Backoff
 from hub.core.ports import Adoption, Page, Reading, Recorded
 from hub.core.routing.placement import Placement
 from hub.core.status import DatabaseState
-from messagehub.errors import Cancelled, HubError, InternalError, StorageUnavailable
+from messagehub.errors import HubError, StorageUnavailable
 from messagehub.serving.interceptor import TRANSPORT_HEADROOM_BYTES
-from messagehub.status import DETAILS_TRAILER, from_rpc_error, from_status
+from messagehub.status import from_status
 from messagehub.storage.v1 import storage_service_pb2 as storage
 from messagehub.storage.v1 import storage_service_pb2_grpc as storage_grpc
 
@@ -171,17 +173,7 @@ class StorageGateway:
             )
 
     def _decoded(self, failure: grpc.aio.AioRpcError) -> HubError:
-        error = from_rpc_error(failure)
-        # The storage server always sends details. A status without any was made by gRPC itself;
-        # INTERNAL is what a write gets when its stream breaks under it, CANCELLED what a call gets
-        # that reaches a server as it closes its last connections.
-        bare = DETAILS_TRAILER not in (failure.trailing_metadata() or ())
-        if bare and isinstance(error, StorageUnavailable | InternalError | Cancelled):
-            return StorageUnavailable(
-                f"the connection to the storage server broke: call again ({error.message})",
-                retry_after=self._config.reconnect_seconds_max,
-            )
-        return error
+        return decoded(failure, retry_seconds=self._config.reconnect_seconds_max)
 
     async def _keep_connected(self) -> None:
         now = asyncio.get_running_loop().time
@@ -270,6 +262,8 @@ def _states(databases: Iterable[storage.DatabaseState]) -> list[DatabaseState]:
             detail=state.detail,
             sequence=state.sequence,
             schema_version=state.schema_version,
+            epoch=state.epoch,
+            in_doubt=from_record(state.in_doubt) if state.HasField("in_doubt") else None,
         )
         for state in databases
     ]

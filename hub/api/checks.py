@@ -66,14 +66,13 @@ def positive_seconds(duration: Duration, field: str) -> float:
     return nanoseconds / NANOSECONDS
 
 
-def refuse_unbuilt(*, schema_version: str, transaction_id: str = "") -> None:
+def refuse_unbuilt(*, schema_version: str) -> None:
     """Raises `NotBuiltYet` for a precondition that nobody would check yet."""
-    for field, given in (("schema_version", schema_version), ("transaction_id", transaction_id)):
-        if given:
-            raise NotBuiltYet(
-                f"{field} is part of the contract but not built yet: leave it empty",
-                fields={field: "must be empty"},
-            )
+    if schema_version:
+        raise NotBuiltYet(
+            "schema_version is part of the contract but not built yet: leave it empty",
+            fields={"schema_version": "must be empty"},
+        )
 
 
 class RequestChecks:

@@ -188,4 +188,5 @@ def _database(state: DatabaseState) -> messages.DatabaseStatus:
         inbox_operations=state.backlog.operations,
         inbox_bytes=state.backlog.size,
         inbox_oldest_age=age,
+        in_doubt_transaction_id=state.in_doubt.header.transaction_id if state.in_doubt else "",
     )

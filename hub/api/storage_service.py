@@ -13,6 +13,7 @@ from hub.api.checks import (
     request_id_or_new,
     required_request_id,
 )
+from hub.api.joined_statements import JoinedStatements
 from hub.api.operation_messages import (
     entry_message,
     operation_message,
@@ -31,7 +32,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
-    """Statements now, and operations for later delivery.
+    """Statements now, in an open transaction, or later.
 
     `message_bytes_max` bounds the rows of a whole batch, `query_seconds_max` a query,
     `page_bytes_max` a page of operations.
@@ -42,6 +43,7 @@ class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
         *,
         router: Router,
         submissions: Submissions,
+        joined: JoinedStatements,
         checks: RequestChecks,
         message_bytes_max: int,
         query_seconds_max: float,
@@ -49,6 +51,7 @@ class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
     ) -> None:
         self._router = router
         self._submissions = submissions
+        self._joined = joined
         self._checks = checks
         self._message_bytes_max = message_bytes_max
         self._query_seconds_max = query_seconds_max
@@ -58,8 +61,10 @@ class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
         self, request: messages.ExecuteRequest, context: Context
     ) -> messages.ExecuteResponse:
         """Runs one statement."""
-        refuse_unbuilt(schema_version=request.schema_version, transaction_id=request.transaction_id)
+        refuse_unbuilt(schema_version=request.schema_version)
         self._checks.statement(request.statement)
+        if request.transaction_id:
+            return await self._joined.execute(request)
         correlation_id = request.correlation_id
         database, outcome = await self._router.execute(
             Draft(request.database, request_id_or_new(request.request_id), request.statement),
@@ -94,9 +99,13 @@ class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
         self, request: messages.QueryRequest, context: Context
     ) -> AsyncIterator[messages.QueryResponse]:
         """Streams the rows of one reading statement."""
-        refuse_unbuilt(schema_version=request.schema_version, transaction_id=request.transaction_id)
+        refuse_unbuilt(schema_version=request.schema_version)
         self._checks.statement(request.statement)
         self._checks.page_size(request.page_size)
+        if request.transaction_id:
+            for joined in await self._joined.query(request):
+                yield joined
+            return
         database, pages = self._router.query(
             Draft(request.database, given_request_id(request.request_id), request.statement),
             source_service=request.source_service,

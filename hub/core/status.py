@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from hub.core.circuits.breaker import CircuitState
 from hub.core.delivery.inbox import EMPTY, Backlog
+from hub.core.transactions.transaction import Record
 from messagehub.errors import QueueFull
 
 
@@ -19,7 +20,8 @@ class DatabaseState:
     """How one database stands; `sequence` is the newest position that the hub has seen.
 
     `available` and `detail` are what its `storage_server`, an address, says, `circuit` what the
-    hub makes of it. `backlog` is what waits for it in the inbox.
+    hub makes of it. `backlog` is what waits for it in the inbox, `epoch` the life of its journal,
+    `in_doubt` the transaction that waits in it for its home's decision for too long.
     """
 
     database: str
@@ -31,6 +33,8 @@ class DatabaseState:
     circuit: CircuitState = CircuitState.CLOSED
     circuit_cause: str = ""
     backlog: Backlog = EMPTY
+    epoch: str = ""
+    in_doubt: Record | None = None
 
     @property
     def usable(self) -> bool:

@@ -38,13 +38,6 @@ NOT_BUILT = {
     "SchemaService.ListSchemas",
     "SchemaService.RollbackSchema",
     "SchemaService.UpdateSchema",
-    "TransactionService.BeginTransaction",
-    "TransactionService.CommitTransaction",
-    "TransactionService.ExecuteTransaction",
-    "TransactionService.GetTransaction",
-    "TransactionService.ListTransactions",
-    "TransactionService.ResolveTransaction",
-    "TransactionService.RollbackTransaction",
 }
 
 METHODS: dict[str, descriptor.MethodDescriptor] = {

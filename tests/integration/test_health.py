@@ -32,6 +32,7 @@ HUB_NAMES = (
     "",
     "liveness",
     "messagehub.v1.StorageService",
+    "messagehub.v1.TransactionService",
     "messagehub.v1.EventService",
     "messagehub.v1.HubService",
     *(f"storage.{database}" for database in DATABASES),
@@ -88,7 +89,7 @@ async def test_the_storage_server_serves_every_name(servers: Servers, name: str)
 
 @pytest.mark.parametrize(
     "name",
-    [f"messagehub.v1.{part}Service" for part in ("Transaction", "Schema", "Backup")],
+    [f"messagehub.v1.{part}Service" for part in ("Schema", "Backup")],
 )
 async def test_a_service_that_is_not_built_never_serves(servers: Servers, name: str) -> None:
     assert await check(servers.hub.address, name) == NOT_SERVING

@@ -22,6 +22,8 @@ from hub.core.subscriptions.subscription_store import (
     Opening,
     SubscriptionStore,
 )
+from hub.core.transactions.ports import Participants
+from hub.core.transactions.transaction import Advance, Advanced, Record, Resolution, Resolved
 from messagehub.errors import HubError
 
 
@@ -32,6 +34,7 @@ class StorageServer(NamedTuple):
     storage: Storage
     journal: Journal
     subscriptions: SubscriptionStore
+    participants: Participants
 
 
 class Placed:
@@ -135,3 +138,59 @@ class PlacedSubscriptions:
 
     def _store(self, database: str) -> SubscriptionStore:
         return self._placed.server(database).subscriptions
+
+
+class PlacedParticipants:
+    """The port `Participants`."""
+
+    def __init__(self, placed: Placed) -> None:
+        self._placed = placed
+
+    async def advance(self, advance: Advance, *, seconds: float) -> Advanced:
+        """Takes a part on; see the port."""
+        return await self._participants(advance.database).advance(advance, seconds=seconds)
+
+    async def resolve(self, resolution: Resolution, *, seconds: float) -> Resolved:
+        """Ends a part; see the port."""
+        return await self._participants(resolution.database).resolve(resolution, seconds=seconds)
+
+    async def look_up(
+        self, database: str, transaction_id: str, *, request_id: str = "", seconds: float
+    ) -> Record | None:
+        """Tells what a database knows; see the port."""
+        return await self._participants(database).look_up(
+            database, transaction_id, request_id=request_id, seconds=seconds
+        )
+
+    async def list(
+        self, database: str, *, ended: bool, limit: int, seconds: float
+    ) -> Sequence[Record]:
+        """Gives the transactions of a database; see the port."""
+        return await self._participants(database).list(
+            database, ended=ended, limit=limit, seconds=seconds
+        )
+
+    async def hold_commits(
+        self,
+        database: str,
+        holder: str,
+        *,
+        wait_seconds: float,
+        lease_seconds: float,
+        seconds: float,
+    ) -> None:
+        """Holds commits back; see the port."""
+        await self._participants(database).hold_commits(
+            database,
+            holder,
+            wait_seconds=wait_seconds,
+            lease_seconds=lease_seconds,
+            seconds=seconds,
+        )
+
+    async def release_commits(self, database: str, holder: str, *, seconds: float) -> bool:
+        """Lets commits go on; see the port."""
+        return await self._participants(database).release_commits(database, holder, seconds=seconds)
+
+    def _participants(self, database: str) -> Participants:
+        return self._placed.server(database).participants

@@ -18,9 +18,9 @@ from messagehub.errors import ConstraintViolation, DatabaseNotEmpty, InvalidStat
 from messagehub.status import to_status
 from messagehub.v1 import (
     hub_service_pb2_grpc,
+    schema_service_pb2,
+    schema_service_pb2_grpc,
     storage_service_pb2_grpc,
-    transaction_service_pb2,
-    transaction_service_pb2_grpc,
 )
 from messagehub.v1.hub_service_pb2 import (
     CIRCUIT_STATE_OPEN,
@@ -148,7 +148,7 @@ async def test_what_is_left_empty_is_generated():
         (execute_request("X", database="ghost"), "NOT_FOUND", "INVALID_ROUTE", 2),
         (execute_request("X", request_id="7"), "INVALID_ARGUMENT", "INVALID_REQUEST", 3),
         (execute_request("X", schema_version=">=1"), "UNIMPLEMENTED", "NOT_IMPLEMENTED", 4),
-        (execute_request("X", transaction_id="t"), "UNIMPLEMENTED", "NOT_IMPLEMENTED", 5),
+        (execute_request("X", transaction_id="t"), "INVALID_ARGUMENT", "INVALID_REQUEST", 5),
     ],
 )
 async def test_a_wrong_request_is_refused_before_anything_leaves(request_, code, reason, field):
@@ -508,9 +508,9 @@ async def test_health_says_what_is_built_and_what_each_database_can():
     async with scene(drain_seconds=0.1) as s:
         for name in ("", "liveness"):
             assert await check(s.hub.address, name) == SERVING, name
-        for name in ("Storage", "Event", "Hub"):
+        for name in ("Storage", "Transaction", "Event", "Hub"):
             assert await check(s.hub.address, f"messagehub.v1.{name}Service") == SERVING, name
-        for name in ("Transaction", "Schema", "Backup"):
+        for name in ("Schema", "Backup"):
             assert await check(s.hub.address, f"messagehub.v1.{name}Service") == NOT_SERVING
         s.fake.change(*states("auth_db", available=False))
         await wait_for_status(s.hub.address, "storage.auth_db", NOT_SERVING)
@@ -533,9 +533,9 @@ async def test_reflection_lists_every_service():
 
 async def test_what_is_not_built_says_so():
     async with scene() as s:
-        stub = transaction_service_pb2_grpc.TransactionServiceStub(s.channel)
+        stub = schema_service_pb2_grpc.SchemaServiceStub(s.channel)
         calls = [
-            stub.ExecuteTransaction(transaction_service_pb2.ExecuteTransactionRequest()),
+            stub.UpdateSchema(schema_service_pb2.UpdateSchemaRequest()),
         ]
         for call in calls:
             with refused("UNIMPLEMENTED", "NOT_IMPLEMENTED"):

@@ -63,7 +63,7 @@ def scene():
     one, other = Server("one"), Server("other")
     places = {"auth_db": "1", "metrics_db": "2"}
     servers = {
-        address: StorageServer(server, server, server, server)
+        address: StorageServer(server, server, server, server, server)
         for address, server in {"1": one, "2": other}.items()
     }
     placement = SimpleNamespace(server_of=places.__getitem__)

@@ -5,5 +5,6 @@ interceptor     the first hop of every call: size, correlation id, deadline, err
 health          grpc.health.v1, told by the process
 logs            one line per fact, with the correlation id of the call
 process         start, serve until SIGTERM or Ctrl-C, drain, stop
+failpoints      where a fault test makes the process die or stall
 supervision     tell the supervisor, if there is one, and do not outlive it
 """

@@ -21,8 +21,12 @@ from messagehub.serving.settings import Check, Known, Setting
 FILE_NAME: Final = "messagehub.toml"
 TABLES: Final = ("hub", "storage")
 PREFIX: Final = "MESSAGEHUB_"
-# Variables with the prefix that are no settings: of the client command, and of the supervisor.
-NOT_SETTINGS: Final = ("MESSAGEHUB_TARGET", "MESSAGEHUB_SUPERVISOR_FD")
+# Variables with the prefix that are no settings: of the command, the supervisor, fault tests.
+NOT_SETTINGS: Final = (
+    "MESSAGEHUB_TARGET",
+    "MESSAGEHUB_SUPERVISOR_FD",
+    "MESSAGEHUB_FAILPOINTS",
+)
 
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 

@@ -135,6 +135,17 @@ BETWEEN_SERVERS: Final[tuple[Check, ...]] = (
         below=True,
     ),
     AtMost(
+        "hub.transaction_seconds_max",
+        "storage.transaction_seconds_max",
+        "an open transaction would end before the hub says so",
+    ),
+    AtMost(
+        "hub.transaction_idle_seconds_max",
+        "storage.transaction_idle_seconds_max",
+        "parts of an open transaction would end before it has been idle for as long as it may",
+        below=True,
+    ),
+    AtMost(
         "storage.tail_heartbeat_seconds",
         "hub.tail_silence_seconds_max",
         "the hub would take a quiet database for a lost one",

@@ -307,6 +307,7 @@ class DatabaseStatus(_message.Message):
     INBOX_OPERATIONS_FIELD_NUMBER: _builtins.int
     INBOX_BYTES_FIELD_NUMBER: _builtins.int
     INBOX_OLDEST_AGE_FIELD_NUMBER: _builtins.int
+    IN_DOUBT_TRANSACTION_ID_FIELD_NUMBER: _builtins.int
     database: _builtins.str
     """The database."""
     available: _builtins.bool
@@ -327,6 +328,10 @@ class DatabaseStatus(_message.Message):
     """
     inbox_bytes: _builtins.int
     """What they take there."""
+    in_doubt_transaction_id: _builtins.str
+    """The transaction that waits in it for its home's decision and blocks its writes;
+    empty = none.
+    """
     @_builtins.property
     def inbox_oldest_age(self) -> _duration_pb2.Duration:
         """How long the oldest of them has waited; 0 = there is none."""
@@ -344,10 +349,11 @@ class DatabaseStatus(_message.Message):
         inbox_operations: _builtins.int = ...,
         inbox_bytes: _builtins.int = ...,
         inbox_oldest_age: _duration_pb2.Duration | None = ...,
+        in_doubt_transaction_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["inbox_oldest_age", b"inbox_oldest_age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "circuit", b"circuit", "database", b"database", "detail", b"detail", "inbox_bytes", b"inbox_bytes", "inbox_oldest_age", b"inbox_oldest_age", "inbox_operations", b"inbox_operations", "schema_version", b"schema_version", "sequence", b"sequence", "storage_server", b"storage_server"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "circuit", b"circuit", "database", b"database", "detail", b"detail", "in_doubt_transaction_id", b"in_doubt_transaction_id", "inbox_bytes", b"inbox_bytes", "inbox_oldest_age", b"inbox_oldest_age", "inbox_operations", b"inbox_operations", "schema_version", b"schema_version", "sequence", b"sequence", "storage_server", b"storage_server"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
