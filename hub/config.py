@@ -234,7 +234,6 @@ def _routes(known: Known) -> str | None:
 CHECKS: Final[tuple[Check, ...]] = (
     listens,
     _routes,
-    _transactions,
     *(
         AtMost("message_bytes_max", key, f"the largest {what} would never be accepted")
         for key, what in (("pending_bytes_max", "message"), ("inbox_bytes_max", "operation"))
@@ -266,6 +265,7 @@ CHECKS: Final[tuple[Check, ...]] = (
         "transaction_idle_seconds_max",
         "nobody could ask for the default",
     ),
+    _transactions,
     *BETWEEN_SERVERS,
 )
 

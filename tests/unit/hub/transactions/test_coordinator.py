@@ -81,6 +81,45 @@ def test_nobody_who_is_away_is_waited_for(fate):
     run(live())
 
 
+def test_a_participant_that_cannot_be_told_holds_up_nobody_in_this_hub():
+    async def live():
+        async with world() as w:
+            hub = w.hub()
+            w.fates = lambda hub_, database, message: (
+                Fate.REQUEST_LOST if isinstance(message, Resolution) else Fate.ARRIVES
+            )
+            await hub.execute(BOTH)
+            before = w.clock()
+            # The home is free, and this hub does not wait for what only storage guards.
+            await hub.execute({"b": ADD, "c": [("read", "x")]})
+            assert w.clock() - before < 0.1
+            assert hub.lanes.idle
+            await w.settle()
+            check_atomic(w)
+
+    run(live())
+
+
+def test_who_was_prepared_in_vain_is_free_at_once():
+    async def live():
+        async with world() as w:
+            hub = w.hub()
+            w.databases["b"].lane = "somebody"
+            for failing in (TransactionConflict, CircuitOpen):
+                with pytest.raises(failing):
+                    await hub.execute({"a": ADD, "b": ADD, "c": ADD}, seconds=1.0)
+                await asyncio.sleep(0.05)
+                assert not w.databases["a"].prepared
+                assert not w.databases["a"].open
+                hub.cut_off.add("b")
+            w.databases["b"].lane = None
+            await w.settle()
+            check_atomic(w)
+            check_idle(hub)
+
+    run(live())
+
+
 def test_nobody_who_is_slow_is_waited_for_longer_than_may_be():
     async def live():
         async with world() as w:
@@ -296,6 +335,23 @@ def test_a_caller_who_goes_away_leaves_nothing_behind():
             check_atomic(w)
             check_idle(hub)
             assert len({w.value(name) for name in "abc"}) == 1
+
+    run(live())
+
+
+def test_who_is_abandoned_stops_at_once():
+    async def live():
+        async with world() as w:
+            hub = w.hub()
+            calling = asyncio.ensure_future(
+                hub.execute({"a": [("slow", 100.0)], "b": ADD}, seconds=200.0)
+            )
+            await asyncio.sleep(0.1)
+            calling.cancel()
+            await asyncio.sleep(0.1)
+            assert not w.databases["a"].open
+            assert hub.lanes.idle
+            check_idle(hub)
 
     run(live())
 
