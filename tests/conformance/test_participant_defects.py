@@ -6,6 +6,7 @@ prepared transaction by.
 """
 
 import asyncio
+import random
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Iterator
@@ -20,6 +21,7 @@ import pytest_asyncio
 
 from messagehub.storage.v1 import participant_service_pb2 as wire
 from messagehub.storage.v1 import storage_service_pb2 as storage_wire
+from storage.config import StorageConfig
 from tests.conformance.participants import (
     CALL_SECONDS,
     COMMIT,
@@ -32,12 +34,20 @@ from tests.conformance.participants import (
 )
 from tests.conformance.storage_client import StorageClient, asking, reasons, serving
 from tests.support.calls import rows
+from tests.support.eventually import eventually
 from tests.support.refusals import refused
 
 A, B, HOME = "a_db", "b_db", "home_db"
 RACES = 30
 INSERT = "INSERT INTO items VALUES (1)"
 COUNT = "SELECT count(*) FROM items"
+SLOW = (
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000) "
+    "SELECT sum(i) FROM n"
+)
+VANISHING = 150
+# As many as a storage server lets be open at once.
+SNAPSHOTS = StorageConfig().snapshots_max
 
 
 @pytest.fixture
@@ -301,3 +311,25 @@ async def test_a_held_commit_waits_and_a_lease_ends(client: StorageClient) -> No
     await attempt.stub.HoldCommits(hold, timeout=CALL_SECONDS)
     released = wire.ReleaseCommitsRequest(database=A, holder="h")
     assert (await attempt.stub.ReleaseCommits(released, timeout=CALL_SECONDS)).held
+
+
+async def test_readers_that_vanish_leave_nothing(client: StorageClient) -> None:
+    """Their snapshots end, and the connections that they had are as good as new."""
+    dice = random.Random(7)
+    for _ in range(VANISHING):
+        attempt = Attempt(client.channel, [A], read_only=True, idle_timeout_ms=100)
+        reading = asyncio.ensure_future(attempt.advance(A, OPEN, SLOW))
+        await asyncio.sleep(dice.random() * 0.004)
+        reading.cancel()
+    stub = attempt.stub
+
+    async def nobody_reads() -> bool:
+        asked = wire.ListTransactionsRequest(database=A)
+        return not (await stub.ListTransactions(asked, timeout=CALL_SECONDS)).records
+
+    await eventually(nobody_reads)
+    readers = [Attempt(client.channel, [A], read_only=True) for _ in range(SNAPSHOTS)]
+    for reader in readers:
+        assert rows((await reader.advance(A, OPEN, COUNT)).results[0].result) == [(0,)]
+    for reader in readers:
+        await reader.resolve(A, commit=False)

@@ -121,6 +121,7 @@ async def settle(hub: Hub, transfers: Iterable[Transfer]) -> None:
 async def close_bank(hub: Hub, books: Books) -> None:
     """Compares what was told with what is there."""
     await settle(hub, books.unsettled())
+    # It waits for what is decided but not yet done everywhere, which a plain read does not.
     await audit(hub, books)
     balances: dict[Account, int] = {}
     records: list[tuple[str, str, int]] = []

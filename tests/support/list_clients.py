@@ -51,9 +51,11 @@ class Lists:
         """Settles what is not known, reads every list, and fails if anything is wrong."""
         while self._unsettled:
             await self._send(hub, *self._unsettled.pop())
-        for database, name in self._keys:
-            rows = [row async for row in hub.query(READ, [name], database=database)]
-            self.history.final[database, name] = tuple(int(str(row[0])) for row in rows)
+        final = [Operation(READ, [name], database=database) for database, name in self._keys]
+        # A transaction of its own: it waits for what is decided but not yet done everywhere.
+        done = await hub.execute_transaction(final, read_only=True)
+        for key, result in zip(self._keys, done.results, strict=True):
+            self.history.final[key] = tuple(int(str(row[0])) for row in result.rows)
         assert not (wrong := anomalies(self.history)), wrong[:10]
 
     async def _send(

@@ -111,18 +111,14 @@ class Participant:
         if self._ending is not None:
             raise self._ending
         if self.snapshots.has(asked.transaction_id) or (asked.header and asked.header.read_only):
-            return await self.snapshots.advance(asked)
+            return await self._asked_for(asked, self.snapshots.advance(asked))
         part = self._parts.get(asked.transaction_id)
         if part is None:
             if asked.header is None:
                 return await self._after_the_end(asked)
             part = Part(asked.header, self._loop.time(), self._wall_clock_us())
             self._parts[asked.transaction_id] = part
-        try:
-            return await self._carry_out(self._advance(part, asked))
-        except asyncio.CancelledError:
-            asked.control.cancelled = True
-            raise
+        return await self._asked_for(asked, self._advance(part, asked))
 
     async def run_whole(self, whole: Whole, control: Operation) -> Advanced:
         """Runs a transaction that has no other participant, in the group commit of the lane."""
@@ -138,7 +134,7 @@ class Participant:
         """Ends a part and tells how the transaction ended here in truth."""
         header = resolution.header
         if header.read_only or self.snapshots.has(header.transaction_id):
-            await self.snapshots.release(header.transaction_id)
+            await self._carry_out(self.snapshots.release(header.transaction_id))
             return ended(TransactionRecord(header=header))
         return await self._carry_out(self._resolve(resolution))
 
@@ -183,6 +179,14 @@ class Participant:
                 self._leave(part, part.state)
         await self.snapshots.end()
 
+    async def _asked_for(self, asked: Asked, work: Coroutine[Any, Any, Advanced]) -> Advanced:
+        """Carries a step out; when the hub went away, its statements are interrupted."""
+        try:
+            return await self._carry_out(work)
+        except asyncio.CancelledError:
+            asked.control.cancelled = True
+            raise
+
     async def _carry_out(self, work: Coroutine[Any, Any, Answered]) -> Answered:
         """Runs to its end what a hub asked for, also if the hub does not wait for it."""
         return await asyncio.shield(self._start(self._vouched(work)))
@@ -190,8 +194,15 @@ class Participant:
     def _start(self, work: Coroutine[Any, Any, Answered]) -> asyncio.Task[Answered]:
         task = self._loop.create_task(work)
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._done)
         return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        failure = None if task.cancelled() else task.exception()
+        # A refusal is for the hub that asked, which may have gone away; a defect is for the log.
+        if failure is not None and not isinstance(failure, HubError):
+            _log.error("a step of a transaction broke", exc_info=failure)
 
     async def _vouched(self, work: Coroutine[Any, Any, Answered]) -> Answered:
         try:

@@ -51,8 +51,11 @@ class Snapshots:
             )
         pinned = self._pinned.get(asked.transaction_id) or await self._pin(asked)
         async with pinned.turn:
-            results = await pinned.snapshot.run(asked.operations, asked.control)
-            self._arm(pinned)
+            try:
+                results = await pinned.snapshot.run(asked.operations, asked.control)
+            finally:
+                # Also after a failure: nobody may come to release it.
+                self._arm(pinned)
         return Advanced(results, self._epoch, pinned.snapshot.sequence)
 
     def has(self, transaction_id: str) -> bool:
@@ -97,13 +100,20 @@ class Snapshots:
                 "one first",
                 retry_after=1.0,
             )
-        pinned = _Pinned(asked.header, await self._engine.pin(), self._loop.time())
+        snapshot = await self._engine.pin()
+        if asked.transaction_id in self._pinned:
+            # Asked for twice at once, because an answer was lost: one is enough.
+            await snapshot.close()
+            return self._pinned[asked.transaction_id]
+        pinned = _Pinned(asked.header, snapshot, self._loop.time())
         self._pinned[asked.transaction_id] = pinned
         return pinned
 
     def _arm(self, pinned: _Pinned) -> None:
         if pinned.timer is not None:
             pinned.timer.cancel()
+        if pinned.header.transaction_id not in self._pinned:
+            return
         when = self._limits.expiry(pinned.header, pinned.began_at, self._loop.time())
         pinned.timer = self._loop.call_at(when, self._expire, pinned.header.transaction_id)
 

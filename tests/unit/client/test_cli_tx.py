@@ -26,7 +26,7 @@ def known(name: str, state: TransactionState, seconds: int = 0) -> Transaction:
         state=state.value,
         source_service="catalog",
         databases=["catalog_db", "character_db"],
-        waiting_for=["character_db"] if state is IN_DOUBT else [],
+        waiting_for=["catalog_db"] if state is IN_DOUBT else [],
     )
     made.create_time.FromSeconds(1_764_000_000 + seconds)
     made.update_time.FromSeconds(1_764_000_000 + seconds)
@@ -57,7 +57,7 @@ async def test_each_transaction_is_listed_once_oldest_first(fake: FakeHub) -> No
     assert heading.split()[:3] == ["TRANSACTION", "STATE", "SERVICE"]
     assert [line.split()[0] for line in lines] == ["catalog_db/0", ID, "catalog_db/2"]
     assert "IN_DOUBT" in lines[1]
-    assert "catalog_db, character_db  character_db" in lines[1]
+    assert "catalog_db, character_db  catalog_db" in lines[1]
     assert [request.source_service for request in fake.requests] == ["character", "catalog"]
 
 
@@ -78,7 +78,7 @@ async def test_one_services_transactions_are_listed_for_programs(fake: FakeHub) 
     assert status == 0
     found = json.loads(output)
     assert (found["transaction_id"], found["state"]) == (ID, "IN_DOUBT")
-    assert found["waiting_for"] == ["character_db"]
+    assert found["waiting_for"] == ["catalog_db"]
     assert list(fake.requests[0].states) == [5, 1]
 
 

@@ -35,9 +35,9 @@ class TransactionState(Enum):
 class TransactionRecord:
     """A transaction by its id, as the hub knows it.
 
-    The first of `databases` is the home, whose commit decides. `waiting_for` are those that hold
-    their part until an `IN_DOUBT` one is settled; they take no write meanwhile. `error` is why it
-    was rolled back.
+    The first of `databases` is the home, whose commit decides. `waiting_for` are those that have
+    to answer before an `IN_DOUBT` one can end; those that are prepared take no write meanwhile.
+    `error` is why it was rolled back.
     """
 
     id: str

@@ -137,11 +137,11 @@ async def _found(hub: Hub, transaction_id: str, service: str | None) -> Transact
 
 def warning(record: TransactionRecord, decision: str) -> str:
     """Gives what may break."""
-    home = record.databases[0] if record.databases else "its home"
+    home, *others = record.databases or ("its home",)
     done = "rolled back" if decision == "commit" else "committed"
     return (
         f"WARNING: {home} decides this transaction. If it was {done} there, "
-        f"{', '.join(record.waiting_for) or 'the others'} will disagree with {home} for good: one "
+        f"{', '.join(others) or 'the others'} will disagree with {home} for good: one "
         "part of the transaction holds and the other does not, and nothing repairs that by itself. "
         f"Bring {home} back instead if you can; the hub does the rest."
     )
