@@ -110,6 +110,9 @@ class StorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     snapshots_max: Positive = 32
     commit_hold_seconds_max: Seconds = 5.0
 
+    # How long the scripts of one change of a schema may take, together.
+    schema_seconds_max: Seconds = 3600.0
+
     drain_seconds: Seconds = 10.0
 
 

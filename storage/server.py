@@ -146,6 +146,7 @@ def _engine_factory(config: StorageConfig, directory: Path) -> Callable[[str], E
             config.subscription_lag_rows_max,
             int(config.subscription_lag_seconds_max * MICROSECONDS),
         ),
+        schema_seconds_max=config.schema_seconds_max,
     )
 
     def make(name: str) -> Engine:

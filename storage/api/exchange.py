@@ -110,6 +110,7 @@ class Exchange:
             read_only=request.read_only,
             submitted=request.submitted,
             follows=request.follows,
+            schema_version=request.schema_version,
             size_bytes=request.ByteSize(),
         )
         self._running[request.number] = operation

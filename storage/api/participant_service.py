@@ -50,6 +50,7 @@ class ParticipantService(participant_service_pb2_grpc.ParticipantServiceServicer
             results=advanced.results,
             epoch=advanced.epoch,
             sequence=advanced.sequence,
+            schema_version=advanced.schema_version,
             replayed=advanced.replayed,
             record=advanced.record,
         )
@@ -143,9 +144,13 @@ class ParticipantService(participant_service_pb2_grpc.ParticipantServiceServicer
 
 
 def _is_whole(request: wire.AdvanceTransactionRequest) -> bool:
-    """True if all of a transaction is here: it needs no protocol."""
+    """True if all of a transaction is here: it needs no protocol.
+
+    A change of the schema may take long; as a part it does not share its commit with others.
+    """
     return (
-        request.HasField("header")
+        not any(operation.HasField("schema") for operation in request.operations)
+        and request.HasField("header")
         and request.step == wire.TransactionStep.TRANSACTION_STEP_COMMIT
         and list(request.header.databases) == [request.database]
     )

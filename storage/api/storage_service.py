@@ -22,6 +22,7 @@ from storage.core.database import Database
 from storage.core.databases import Databases
 from storage.core.operation import Operation
 from storage.core.subscriptions import Change, Subscription
+from storage.core.transactions.limits import MILLISECONDS
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -72,6 +73,7 @@ class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
             deadline=asyncio.get_running_loop().time() + time_left(),
             deliver=lambda _: None,
             statement=request.statement,
+            schema_version=request.schema_version,
         )
         page_rows = min(request.page_size or self._page_rows_max, self._page_rows_max)
         position = await database.position()
@@ -171,6 +173,31 @@ class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
         await self._change(request, subscriptions.deletion(request))
         return wire.DeleteSubscriptionResponse()
 
+    async def DescribeSchema(
+        self, request: wire.DescribeSchemaRequest, context: Context
+    ) -> wire.DescribeSchemaResponse:
+        """Tells the schema of one database and how it came to be."""
+        logs.correlation_id.set(request.correlation_id)
+        return await self._databases.get(request.database).schema()
+
+    async def RehearseSchema(
+        self, request: wire.RehearseSchemaRequest, context: Context
+    ) -> wire.RehearseSchemaResponse:
+        """Runs changes of one database's schema, reports, and leaves nothing."""
+        logs.correlation_id.set(request.correlation_id)
+        participant = await self._databases.get(request.database).participant()
+        now, left = asyncio.get_running_loop().time(), time_left()
+        control = Operation(
+            source_service=request.source_service,
+            correlation_id=request.correlation_id,
+            request_id="",
+            deadline=now + left,
+            deliver=lambda _: None,
+        )
+        wait = min(request.wait_timeout_ms / MILLISECONDS or left, left)
+        reports = await participant.rehearse(request.operations, control, until=now + wait)
+        return wire.RehearseSchemaResponse(reports=reports)
+
     async def AdoptDatabase(
         self, request_iterator: AsyncIterator[wire.AdoptDatabaseRequest], context: Context
     ) -> wire.AdoptDatabaseResponse:
@@ -196,6 +223,7 @@ def _state(database: Database) -> wire.DatabaseState:
         available=not database.detail,
         detail=database.detail,
         sequence=database.sequence,
+        schema_version=database.schema_version,
         epoch=database.epoch,
         in_doubt=database.in_doubt,
     )

@@ -29,6 +29,7 @@ from messagehub.errors import (
     TransactionConflict,
 )
 from messagehub.storage.v1.participant_service_pb2 import TransactionRecord
+from messagehub.storage.v1.storage_service_pb2 import DescribeSchemaResponse
 from messagehub.v1.event_pb2 import Event
 from messagehub.v1.statement_pb2 import ResultSet
 from storage.core.engine import Access, Engine, EngineLost, Recorded
@@ -116,6 +117,11 @@ class Database:
     def epoch(self) -> str:
         """The life of its journal; empty as long as it was never open."""
         return self._position.epoch
+
+    @property
+    def schema_version(self) -> str:
+        """The version of its schema; empty before the first update, or as long as unknown."""
+        return self._position.schema_version
 
     @property
     def detail(self) -> str:
@@ -230,6 +236,12 @@ class Database:
         """Gives what the journal has of a request id."""
         await self.open()
         return await self._engine.recorded(request_id)
+
+    async def schema(self) -> DescribeSchemaResponse:
+        """Tells the schema as it is, and how it came to be."""
+        await self.open()
+        with self._use():
+            return await self._engine.schema()
 
     async def adopt(self, file: Path) -> list[str]:
         """Fills the database, which must be empty, with a copy of `file`; gives its tables."""
@@ -405,6 +417,9 @@ class Database:
 
     def _committed(self, applied: Applied) -> None:
         self._tail.append(applied.events, applied.sequence)
+        if applied.schema_version is not None:
+            self._position = replace(self._position, schema_version=applied.schema_version)
+            self._changed(self)
 
     def _lost(self, failure: HubError) -> None:
         _log.error("fenced", extra={"database": self.name, "detail": failure.message})

@@ -172,7 +172,8 @@ class Databases:
                 await database.close()
 
 
-def _standing(database: Database) -> tuple[str, str]:
-    """What watchers hear of: whether it can be used, and what is in doubt in it."""
+def _standing(database: Database) -> tuple[str, str, str]:
+    """What watchers hear of: whether it can be used, what is in doubt in it, and its schema."""
     in_doubt = database.in_doubt
-    return database.detail, in_doubt.header.transaction_id if in_doubt else ""
+    doubtful = in_doubt.header.transaction_id if in_doubt else ""
+    return database.detail, doubtful, database.schema_version

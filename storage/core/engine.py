@@ -22,6 +22,10 @@ connection stays usable.
 **Named subscriptions.** A change of one is durable like any operation, but it is no event. What
 they have not acknowledged, `trim` does not forget while they are within their limits.
 
+**Schema versions.** An operation that is written for a range of them is checked within its own
+transaction, and is `SchemaMismatch` outside of it. A change of the schema is one commit with its
+line in the history and its events.
+
 **Confinement.** A statement reaches nothing but its own database: no other file, no setting, no
 transaction control, nothing of the engine's own tables.
 
@@ -36,6 +40,7 @@ from pathlib import Path
 from typing import Protocol
 
 from messagehub.errors import DatabaseUnavailable
+from messagehub.storage.v1.storage_service_pb2 import DescribeSchemaResponse
 from messagehub.v1.event_pb2 import Event
 from messagehub.v1.statement_pb2 import ResultSet, Statement
 from storage.core.operation import Applied, Operation, Outcome, Position
@@ -139,6 +144,9 @@ class Engine(Protocol):
 
     async def recorded(self, request_id: str) -> Recorded | None:
         """Gives what the journal has of a request id."""
+
+    async def schema(self) -> DescribeSchemaResponse:
+        """Tells the schema as it is, and how it came to be, of one moment."""
 
     async def trim(self, *, older_than_us: int, keep_rows: int, at_most: int) -> Trimmed:
         """Forgets old journal entries, at most so many of them.

@@ -42,7 +42,8 @@ class Operation:
     A change of a named `subscription` comes the same way, so that it shares the commit of what is
     being written; it leaves no journal entry. So do a whole `transaction` of this one database, and
     the end of one that is rolled back. A `submitted` operation is recorded even if it only reads.
-    One that `follows` a request id is not run before the journal has that. `deadline` is a time of
+    One that `follows` a request id is not run before the journal has that. `schema_version` is the
+    range that a statement is written for, empty = any. `deadline` is a time of
     the loop's clock. `cancelled` may be set from the loop while a thread runs the operation.
     """
 
@@ -58,6 +59,7 @@ class Operation:
     read_only: bool = False
     submitted: bool = False
     follows: str = ""
+    schema_version: str = ""
     size_bytes: int = 0
     cancelled: bool = False
 
@@ -89,12 +91,14 @@ class Operation:
 class Applied:
     """What a group commit did: outcomes for the first operations of the group, and their events.
 
-    Operations beyond `len(outcomes)` were not begun.
+    Operations beyond `len(outcomes)` were not begun. `schema_version` is the one that it led to,
+    None = it did not change.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     sequence: int = NO_SEQUENCE
+    schema_version: str | None = None
 
 
 @dataclass(slots=True, frozen=True)

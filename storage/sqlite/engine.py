@@ -10,12 +10,13 @@ import os
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
 from messagehub.errors import DatabaseCorrupt, DatabaseNotEmpty, DatabaseUnavailable
 from messagehub.serving import failpoints
+from messagehub.storage.v1.storage_service_pb2 import DescribeSchemaResponse
 from messagehub.v1.event_pb2 import Event
 from messagehub.v1.statement_pb2 import ResultSet, Statement
 from storage.core.engine import Access, Recorded, Trimmed
@@ -26,6 +27,8 @@ from storage.sqlite.connection import Connection
 from storage.sqlite.ownership import Ownership
 from storage.sqlite.presence import Presence
 from storage.sqlite.reader import Pages, Reader
+from storage.sqlite.schema import history
+from storage.sqlite.schema.description import described
 from storage.sqlite.schema_texts import SchemaTexts
 from storage.sqlite.statements import Runner, StatementLimits
 from storage.sqlite.subscriptions import Subscriptions
@@ -70,6 +73,7 @@ class SqliteSettings:
     journal_bytes_max: int
     subscriptions_max: int
     subscription_lag: LagLimits
+    schema_seconds_max: float
 
 
 def _wall_clock_us() -> int:
@@ -102,7 +106,8 @@ class SqliteEngine:
                 f"the data directory cannot be used: {failure.strerror}", retry_after=1.0
             ) from failure
         await self._connect()
-        return await self._run_on_writer(journal.position)
+        position = await self._run_on_writer(journal.position)
+        return replace(position, schema_version=self._writer.version)
 
     async def _connect(self) -> None:
         try:
@@ -129,6 +134,7 @@ class SqliteEngine:
         subscriptions.set_up(raw)
         records.set_up(raw)
         self._schema.load(raw)
+        history.set_up(raw)
         return Writer(
             self._make_writing_runner(raw),
             self._clock,
@@ -170,6 +176,7 @@ class SqliteEngine:
             give_back=self._spare.append,
             check=self._presence.check,
             reached=failpoints.reached,
+            schema_seconds_max=self._settings.schema_seconds_max,
         )
 
     async def close(self) -> None:
@@ -248,6 +255,10 @@ class SqliteEngine:
         """See the port."""
         return await self._run_on_journal(lambda raw: journal.recorded(raw, request_id))
 
+    async def schema(self) -> DescribeSchemaResponse:
+        """See the port."""
+        return await self._run_on_journal(described)
+
     async def trim(self, *, older_than_us: int, keep_rows: int, at_most: int) -> Trimmed:
         """See the port. It comes by regularly, so it also looks at the files."""
         await asyncio.to_thread(self._presence.check)
@@ -307,6 +318,8 @@ class SqliteEngine:
                 lambda: connection.renew(make),
                 lambda: self._writer.sequence,
                 lambda: self._writer.shape,
+                lambda: self._writer.version,
+                database=self._database,
             )
         )
         return connection, reader

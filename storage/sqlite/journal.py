@@ -116,7 +116,7 @@ def fingerprint(operation: Operation) -> bytes:
 
 
 @contextmanager
-def _as_left() -> Iterator[None]:
+def as_left() -> Iterator[None]:
     """Around our own statements, which fail by themselves only if our tables were changed."""
     try:
         yield
@@ -157,14 +157,14 @@ def set_up(raw: sqlite3.Connection, epoch: str) -> None:
 
 def position(raw: sqlite3.Connection) -> Position:
     """Reads where the journal stands; `DatabaseCorrupt` if somebody took its tables apart."""
-    with _as_left():
+    with as_left():
         meta = dict(raw.execute(f"SELECT key, value FROM {RESERVED_PREFIX}meta").fetchall())
     if meta.get("format") != FORMAT or not isinstance(meta.get("epoch"), str):
         raise DatabaseCorrupt(
             f"the table {RESERVED_PREFIX}meta does not say what this version wrote (format "
             f"{meta.get('format')!r}, wanted {FORMAT}): restore the database from a backup"
         )
-    with _as_left():
+    with as_left():
         oldest, newest = raw.execute(_BOUNDS).fetchone()
     return Position(meta["epoch"], newest or 0, (oldest or 1) - 1, "")
 
@@ -182,7 +182,7 @@ def is_referenced(raw: sqlite3.Connection) -> bool:
 
 def append(raw: sqlite3.Connection, entries: Sequence[Entry]) -> None:
     """Writes entries within the transaction that is open."""
-    with _as_left():
+    with as_left():
         raw.executemany(
             _INSERT,
             [
@@ -239,7 +239,7 @@ def replay(known: Entry, operation: Operation, epoch: str, database: str) -> Out
 
 def find(raw: sqlite3.Connection, request_id: bytes) -> Entry | None:
     """Gives the line of a request id."""
-    with _as_left():
+    with as_left():
         row = raw.execute(_RECORDED, (request_id,)).fetchone()
         if row is None:
             return None
@@ -248,7 +248,7 @@ def find(raw: sqlite3.Connection, request_id: bytes) -> Entry | None:
 
 def has(raw: sqlite3.Connection, request_id: bytes) -> bool:
     """True if there is a line of a request id."""
-    with _as_left():
+    with as_left():
         return raw.execute(_HAS, (request_id,)).fetchone() is not None
 
 
@@ -277,7 +277,7 @@ def after(
     """
     events: list[Event] = []
     size = 0
-    with _as_left():
+    with as_left():
         for row in raw.execute(_AFTER, (sequence, limit)):
             if not events and row[-1] > sequence + 1:
                 raise CursorExpired(
@@ -361,7 +361,7 @@ def trim(
     `hold_back` gets the sequence of the last line to forget and of the newest line, within the
     transaction. It gives the line to stop at instead, and who loses by it.
     """
-    with _as_left():
+    with as_left():
         oldest, newest = raw.execute(_BOUNDS).fetchone()
         if newest is None:
             return Trimmed(0, 0)

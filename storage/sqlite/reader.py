@@ -5,15 +5,18 @@ A reading statement is its own transaction, so it sees one snapshot.
 
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from messagehub.errors import HubError, InternalError, InvalidStatement
+from messagehub.schema.ranges import check_version
 from messagehub.v1.statement_pb2 import Column, ResultSet, Statement
 from storage.core.engine import Access
 from storage.core.operation import Operation, Outcome
 from storage.sqlite import failures
 from storage.sqlite.declarations import Declarations, booleans, columns
 from storage.sqlite.failures import FAILURES
+from storage.sqlite.schema import history
 from storage.sqlite.statements import Runner, access, rows_that_fit
 from storage.sqlite.values import SHORTER_NAMES, append_rows, check_size, names_bytes
 
@@ -26,8 +29,8 @@ Deliver = Callable[[Operation, Outcome | None], None]
 class Reader:
     """Reads on one connection; every method is called in the connection's thread.
 
-    `renew` opens the connection anew. `sequence` and `shape` give the newest
-    committed position and the state of the schema.
+    `renew` opens the connection anew. `sequence`, `shape` and `version` give the newest committed
+    position, the state of the schema and its version.
     """
 
     def __init__(
@@ -36,12 +39,17 @@ class Reader:
         renew: Callable[[], Runner],
         sequence: Callable[[], int],
         shape: Callable[[], int],
+        version: Callable[[], str],
+        *,
+        database: str,
     ) -> None:
         self._runner = runner
         self._renew = renew
         self._declarations = Declarations(runner.raw)
         self._sequence = sequence
         self._shape = shape
+        self._version = version
+        self._database = database
 
     def _begin(self, operation: Operation, seconds_max: float) -> None:
         # A snapshot that is pinned on the connection stays where it is.
@@ -62,9 +70,10 @@ class Reader:
 
     def _outcome(self, operation: Operation) -> Outcome | None:
         statement = operation.statement or Statement()
-        sequence = self._sequence()
+        sequence, version = self._sequence(), self._version()
         try:
-            return Outcome(result=self._read(operation, statement), sequence=sequence)
+            result = self._read(operation, statement)
+            return Outcome(result=result, sequence=sequence, schema_version=version)
         except HubError as refusal:
             return Outcome(error=refusal)
         except FAILURES as failure:
@@ -76,11 +85,34 @@ class Reader:
         finally:
             self._runner.end()
 
+    @contextmanager
+    def _snapshot(self, operation: Operation) -> Iterator[None]:
+        """One snapshot for a statement and for the question whether it fits the schema.
+
+        Without a range the statement is its own snapshot. A pinned one stays as it is.
+        """
+        if not operation.schema_version:
+            yield
+            return
+        raw = self._runner.raw
+        pinned = raw.in_transaction
+        if not pinned:
+            raw.execute("BEGIN")
+        try:
+            check_version(operation.schema_version, history.current(raw), self._database)
+            yield
+        finally:
+            if not pinned and raw.in_transaction:
+                raw.execute("ROLLBACK")
+
     def _read(self, operation: Operation, statement: Statement) -> ResultSet:
         self._begin(operation, self._runner.limits.read_seconds_max)
         self._runner.check(statement)
         types = self._types(statement)
-        return self._runner.carefully(statement, lambda: self._rows(statement, types), lambda: None)
+        with self._snapshot(operation):
+            return self._runner.carefully(
+                statement, lambda: self._rows(statement, types), lambda: None
+            )
 
     def _rows(self, statement: Statement, types: list[str]) -> ResultSet:
         cursor = self._runner.start(statement)
@@ -110,11 +142,14 @@ class Reader:
             # Pages that were read are not read again, so a stream takes the long way at once.
             if self._runner.calls_costly(statement):
                 self._runner.take_long_way()
-            cursor = self._runner.start(statement)
-            names = columns(cursor, types)
-            size = names_bytes(ResultSet(columns=names))
-            check_size(size, self._runner.limits.result_bytes_max, SHORTER_NAMES)
-            return Pages(self, operation, cursor, names, page_rows)
+            with ExitStack() as entered:
+                entered.enter_context(self._snapshot(operation))
+                cursor = self._runner.start(statement)
+                names = columns(cursor, types)
+                size = names_bytes(ResultSet(columns=names))
+                check_size(size, self._runner.limits.result_bytes_max, SHORTER_NAMES)
+                snapshot = entered.pop_all()
+            return Pages(self, operation, cursor, names, page_rows, snapshot)
         except FAILURES as failure:
             if failures.is_read_only(failure):
                 raise InvalidStatement(
@@ -152,7 +187,9 @@ class Pages:
         cursor: sqlite3.Cursor,
         names: list[Column],
         page_rows: int,
+        snapshot: ExitStack,
     ) -> None:
+        self._snapshot = snapshot
         self._reader = reader
         self._operation = operation
         self._cursor = cursor
@@ -180,4 +217,5 @@ class Pages:
     def close(self) -> None:
         """Releases the snapshot."""
         self._cursor.close()
+        self._snapshot.close()
         self._reader.finish()

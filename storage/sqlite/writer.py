@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from messagehub.errors import Cancelled, DeadlineExceeded, HubError, PredecessorMissing
+from messagehub.schema.ranges import check_version
 from messagehub.v1.statement_pb2 import ResultSet
 from storage.core.operation import Applied, Operation, Outcome
 from storage.core.subscriptions import Change
@@ -21,6 +22,7 @@ from storage.core.transactions.engine_part import Whole
 from storage.sqlite import failures, journal
 from storage.sqlite.changes import Changes
 from storage.sqlite.failures import FAILURES
+from storage.sqlite.schema import history
 from storage.sqlite.statements import Runner, inserts
 from storage.sqlite.subscriptions import Subscriptions
 from storage.sqlite.transactions.in_group import GroupTransactions
@@ -93,6 +95,7 @@ class Writer:
         position = journal.position(runner.raw)
         self.epoch = position.epoch
         self.sequence = position.sequence
+        self.version = history.current(runner.raw)
         self.shape = 0
         self.use(runner)
 
@@ -113,6 +116,7 @@ class Writer:
             database=self._database,
             epoch=self.epoch,
             wall_clock_us=self._wall_clock_us,
+            version=lambda: self.version,
         )
 
     @property
@@ -206,6 +210,8 @@ class Writer:
 
     def _applied(self, attempt: _Attempt) -> Applied:
         events = [journal.event(e, self.epoch, self._database) for e in attempt.entries]
+        for outcome in attempt.outcomes:
+            outcome.schema_version = self.version
         return Applied(attempt.outcomes, events, self.sequence)
 
     def _roll_back(self) -> None:
@@ -236,6 +242,8 @@ class Writer:
             if known is not None:
                 return known
             self._check_predecessor(attempt, operation)
+            # Only whoever holds the file as this transaction does changes the version.
+            check_version(operation.schema_version, self.version, self._database)
             self._runner.begin(operation, self._runner.limits.write_seconds_max)
             if operation.transaction is not None:
                 return self._transact(attempt, operation)

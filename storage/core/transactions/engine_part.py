@@ -28,6 +28,7 @@ from messagehub.storage.v1.participant_service_pb2 import (
     TransactionHeader,
     TransactionRecord,
 )
+from messagehub.storage.v1.schema_pb2 import SchemaOperation, SchemaReport
 from messagehub.v1.event_pb2 import Event
 from storage.core.operation import Applied, Operation
 
@@ -70,6 +71,7 @@ class Advanced:
     replayed: bool = False
     record: TransactionRecord | None = None
     applied: Applied | None = None
+    schema_version: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -154,6 +156,14 @@ class TransactionEngine(Protocol):
 
     async def ended(self, limit: int) -> list[TransactionRecord]:
         """Gives the newest records of transactions that ended, without results."""
+
+    async def rehearse(
+        self, operations: Sequence[SchemaOperation], control: Operation
+    ) -> list[SchemaReport]:
+        """Runs changes of the schema in order and leaves nothing; no part is open meanwhile.
+
+        A statement that fails is told in the last report; what else stands against them is raised.
+        """
 
     async def pin(self) -> Snapshot:
         """Pins the state of this moment."""

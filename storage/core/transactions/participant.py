@@ -7,11 +7,12 @@ bookkeeping. `states.TRANSITIONS` says what may follow what.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 from messagehub.errors import Cancelled, HubError, InternalError, TransactionExpired
 from messagehub.storage.v1.participant_service_pb2 import TransactionHeader, TransactionRecord
+from messagehub.storage.v1.schema_pb2 import SchemaOperation, SchemaReport
 from storage.core.engine import EngineLost
 from storage.core.operation import Applied, Operation, ask
 from storage.core.transactions.commit_gate import CommitGate
@@ -78,6 +79,7 @@ class Participant:
         self._reached = reached
         self._loop = asyncio.get_running_loop()
         self._parts: dict[str, Part] = {}
+        self._rehearsals: set[Operation] = set()
         self._running: set[asyncio.Task[Any]] = set()
         self._ending: HubError | None = None
         self.gate = CommitGate(name, self._loop.time)
@@ -138,6 +140,33 @@ class Participant:
             return ended(TransactionRecord(header=header))
         return await self._carry_out(self._resolve(resolution))
 
+    async def rehearse(
+        self, operations: Sequence[SchemaOperation], control: Operation, *, until: float
+    ) -> list[SchemaReport]:
+        """Runs changes of the schema for their reports, while nothing else is written.
+
+        Waits for the lane until `until`; raises `TransactionConflict` then.
+        """
+        if self._ending is not None:
+            raise self._ending
+        self._rehearsals.add(control)
+        try:
+            return await self._carry_out(self._rehearse(operations, control, until))
+        except asyncio.CancelledError:
+            control.cancelled = True
+            raise
+        finally:
+            self._rehearsals.discard(control)
+
+    async def _rehearse(
+        self, operations: Sequence[SchemaOperation], control: Operation, until: float
+    ) -> list[SchemaReport]:
+        await self._lane.hold(until)
+        try:
+            return await self._engine.rehearse(operations, control)
+        finally:
+            self._lane.release()
+
     def has(self, transaction_id: str) -> bool:
         """True if a part of the transaction is here."""
         return transaction_id in self._parts
@@ -165,6 +194,8 @@ class Participant:
         self._ending = reason
         for part in self._parts.values():
             part.interrupt(reason)
+        for control in self._rehearsals:
+            control.cancelled = True
         if self._running:
             await asyncio.wait(self._running)
         for part in list(self._parts.values()):

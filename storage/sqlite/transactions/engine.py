@@ -4,18 +4,22 @@ The connection for parts that write is opened with the first of them and stays a
 database is open. Snapshots borrow reading connections from the engine.
 """
 
+import os
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
 from messagehub.errors import DatabaseUnavailable
-from messagehub.storage.v1.participant_service_pb2 import TransactionRecord
+from messagehub.storage.v1.participant_service_pb2 import TransactionHeader, TransactionRecord
+from messagehub.storage.v1.schema_pb2 import SchemaOperation, SchemaReport
+from storage.core.operation import Operation
 from storage.core.transactions.engine_part import Advance, Advanced, Recovered
 from storage.sqlite import failures, journal
 from storage.sqlite.changes import Changes
 from storage.sqlite.connection import Connection
 from storage.sqlite.reader import Reader
+from storage.sqlite.schema.schema_work import SchemaWork
 from storage.sqlite.schema_texts import SchemaTexts
 from storage.sqlite.statements import Runner, StatementLimits
 from storage.sqlite.transactions import records
@@ -30,6 +34,7 @@ Result = TypeVar("Result")
 Borrowed = tuple[Connection, Reader]
 
 # A log that grew by transactions alone is written back by the other writer at this size.
+SEED_BYTES: Final = 16
 CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -57,6 +62,7 @@ class SqliteTransactions:
         give_back: Callable[[Borrowed], None],
         check: Callable[[], None],
         reached: Reached,
+        schema_seconds_max: float,
     ) -> None:
         self._check = check
         self._file = file
@@ -72,6 +78,7 @@ class SqliteTransactions:
         self._borrow = borrow
         self._give_back = give_back
         self._reached = reached
+        self._schema_seconds_max = schema_seconds_max
         self._prepared = PreparedFile(file)
         self._connection: Connection | None = None
         self._chance: RecordedChance | None = None
@@ -119,6 +126,18 @@ class SqliteTransactions:
         """See the port."""
         found = await self._read(lambda raw: records.newest(raw, limit))
         return found if isinstance(found, list) else []
+
+    async def rehearse(
+        self, operations: Sequence[SchemaOperation], control: Operation
+    ) -> list[SchemaReport]:
+        """See the port."""
+        header = TransactionHeader(
+            source_service=control.source_service,
+            correlation_id=control.correlation_id,
+            create_time_us=self._wall_clock_us(),
+            seed=os.urandom(SEED_BYTES),
+        )
+        return await self._run(lambda work: work.rehearse(operations, header, control))
 
     async def pin(self) -> PinnedSnapshot:
         """See the port."""
@@ -168,7 +187,15 @@ class SqliteTransactions:
         self._chance = RecordedChance(raw, self._limits.value_bytes_max)
         runner = Runner(raw, connection.guard, self._limits, self._clock, self._schema)
         connection.look = runner.watch.look
-        statements = PartStatements(runner, Changes(runner), self._chance, self._database)
+        changes = Changes(runner)
+        schema = SchemaWork(
+            runner,
+            changes,
+            database=self._database,
+            clock=self._clock,
+            seconds_max=self._schema_seconds_max,
+        )
+        statements = PartStatements(runner, changes, self._chance, schema, self._database)
         return PartWork(
             statements,
             raw,

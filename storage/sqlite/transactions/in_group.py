@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable
 
 from messagehub.errors import HubError, RequestIdReused
+from messagehub.schema.ranges import check_version
 from messagehub.status import to_status
 from messagehub.storage.v1.participant_service_pb2 import (
     ParticipantResult,
@@ -42,12 +43,14 @@ class GroupTransactions:
         database: str,
         epoch: str,
         wall_clock_us: Callable[[], int],
+        version: Callable[[], str],
     ) -> None:
         self._raw = raw
         self._changes = changes
         self._database = database
         self._epoch = epoch
         self._wall_clock_us = wall_clock_us
+        self._version = version
         self.place = 0
 
     def run(self, operation: Operation, sequence: int, known: Known) -> Made:
@@ -89,7 +92,9 @@ class GroupTransactions:
         if whole.decision.request_id:
             record.results.extend(results)
         records.store(self._raw, record)
-        advanced = Advanced(results, self._epoch, last, record=record)
+        advanced = Advanced(
+            results, self._epoch, last, record=record, schema_version=self._version()
+        )
         return Outcome(sequence=last, advanced=advanced), self._lines(lines, record, whole)
 
     def _run_all(self, whole: Whole) -> tuple[list[ParticipantResult], list[JournalRecord]]:
@@ -98,6 +103,7 @@ class GroupTransactions:
         self._changes.forget_rowid()
         for operation in whole.operations:
             self.place = operation.index
+            check_version(operation.schema_version, self._version(), self._database)
             result = self._changes.run_behind_savepoint(
                 operation.statement, read_only=operation.read_only
             )

@@ -8,14 +8,16 @@ lets nobody else write meanwhile, and only the other writer checkpoints.
 import sqlite3
 from collections.abc import Callable, Sequence
 
-from messagehub.errors import DatabaseUnavailable, HubError, RequestIdReused
+from messagehub.errors import DatabaseUnavailable, HubError, InvalidRequest, RequestIdReused
 from messagehub.storage.v1.participant_service_pb2 import (
+    ParticipantOperation,
     ParticipantState,
     PreparedRecord,
     TransactionDecision,
     TransactionHeader,
     TransactionRecord,
 )
+from messagehub.storage.v1.schema_pb2 import SchemaOperation, SchemaReport
 from messagehub.v1.event_pb2 import Event
 from storage.core.engine import EngineLost
 from storage.core.operation import Applied, Operation
@@ -23,6 +25,7 @@ from storage.core.transactions.engine_part import Advance, Advanced, Recovered, 
 from storage.core.transactions.refusals import rolled_back
 from storage.sqlite import failures, journal
 from storage.sqlite.failures import FAILURES
+from storage.sqlite.schema import history
 from storage.sqlite.transactions import records
 from storage.sqlite.transactions.lines import entries, event_lines
 from storage.sqlite.transactions.prepared_file import PreparedFile
@@ -65,8 +68,12 @@ class PartWork:
 
     def advance(self, advance: Advance) -> Advanced:
         """Takes the part on; see `TransactionEngine.advance`."""
-        if advance.begins and (known := self._begin(advance.header)) is not None:
-            return known
+        if advance.begins:
+            known = self._begin(advance.header, shapes=shapes(advance.operations))
+            if known is not None:
+                return known
+        elif shapes(advance.operations):
+            raise InvalidRequest("a change of the schema comes with the first step of its part")
         if not self._raw.in_transaction:
             raise DatabaseUnavailable("the transaction was ended by SQLite: run it again")
         try:
@@ -77,7 +84,10 @@ class PartWork:
             raise
 
     def _take_on(self, advance: Advance) -> Advanced:
-        position = Advanced(epoch=self._writer.epoch, sequence=self._writer.sequence)
+        writer = self._writer
+        position = Advanced(
+            epoch=writer.epoch, sequence=writer.sequence, schema_version=writer.version
+        )
         if advance.decision is not None:
             known = self._recorded(advance.decision)
             if known is not None:
@@ -88,6 +98,8 @@ class PartWork:
             position.sequence = self._prepare(advance.header, advance.events)
         elif advance.step is Step.COMMIT:
             self._decide(advance, position)
+        if self._statements.versioned and advance.step is Step.PREPARE:
+            position.schema_version = history.current(self._raw)
         for result in position.results:
             result.sequence = position.sequence
         return position
@@ -119,6 +131,16 @@ class PartWork:
         if self._statements.shaped:
             self._writer.shape += 1
 
+    def rehearse(
+        self, operations: Sequence[SchemaOperation], header: TransactionHeader, control: Operation
+    ) -> list[SchemaReport]:
+        """Runs changes of the schema and leaves nothing."""
+        self._begin(header, shapes=True)
+        try:
+            return self._statements.rehearse(operations, control)
+        finally:
+            self.roll_back()
+
     def forget(self) -> None:
         """Clears what is on disk to run it again."""
         self._prepared = None
@@ -137,9 +159,10 @@ class PartWork:
         advanced = Advanced([], prepared.epoch, prepared.sequence)
         return Recovered(prepared.header, advanced, prepared.time_us)
 
-    def _begin(self, header: TransactionHeader) -> Advanced | None:
+    def _begin(self, header: TransactionHeader, *, shapes: bool) -> Advanced | None:
         """Begins; or gives how the transaction ended, if it did."""
         try:
+            self._enforce(foreign_keys=not shapes)
             self._raw.execute("BEGIN IMMEDIATE")
             known = records.find(self._raw, header.transaction_id)
         except FAILURES as failure:
@@ -153,6 +176,10 @@ class PartWork:
         if known.state == ParticipantState.PARTICIPANT_STATE_ROLLED_BACK:
             raise rolled_back(known)
         return Advanced(list(known.results), self._writer.epoch, known.sequence, record=known)
+
+    def _enforce(self, *, foreign_keys: bool) -> None:
+        """SQLite takes the setting only outside of a transaction; see `SchemaWork`."""
+        self._raw.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
 
     def _recorded(self, decision: TransactionDecision) -> Advanced | None:
         key = journal.id_bytes(decision.request_id)
@@ -213,6 +240,7 @@ class PartWork:
         position.applied = self._commit(record, advance.events, decision)
         self._reached("home.committed")
         position.sequence, position.record = sequence, record
+        position.schema_version = self._writer.version
 
     def _commit(
         self,
@@ -227,7 +255,10 @@ class PartWork:
         )
         shaped = self._statements.shaped
         self._writer.shape += shaped
+        version = None
         try:
+            if self._statements.versioned:
+                version = history.current(self._raw)
             journal.append(self._raw, made)
             records.store(self._raw, record)
             self._raw.execute("COMMIT")
@@ -237,8 +268,10 @@ class PartWork:
         finally:
             self._writer.shape += shaped
         self._writer.sequence = record.sequence
+        if version is not None:
+            self._writer.version = version
         told = [journal.event(entry, self._writer.epoch, self._database) for entry in made]
-        return Applied([], told, record.sequence)
+        return Applied([], told, record.sequence, version)
 
     def _run_again(self, prepared: PreparedRecord) -> None:
         """Brings a prepared part back to where it was, or raises `EngineLost`."""
@@ -247,6 +280,7 @@ class PartWork:
         self.roll_back()
         control = Operation("", "", "", float("inf"), lambda _: None)
         try:
+            self._enforce(foreign_keys=not shapes(prepared.operations))
             self._raw.execute("BEGIN IMMEDIATE")
             self._statements.begin(prepared.header)
             self._statements.run_all(prepared.operations, control)
@@ -257,6 +291,11 @@ class PartWork:
             self.roll_back()
             raise _differs(prepared, "a statement gave something else than before")
         self._prepared = prepared
+
+
+def shapes(operations: Sequence[ParticipantOperation]) -> bool:
+    """True if one of them changes the schema."""
+    return any(operation.HasField("schema") for operation in operations)
 
 
 def _differs(prepared: PreparedRecord, how: str) -> EngineLost:

@@ -51,6 +51,7 @@ class PinnedSnapshot:
         results: list[ParticipantResult] = []
         for operation in operations:
             control.statement = operation.statement
+            control.schema_version = operation.schema_version
             outcomes: list[Outcome | None] = []
             waiting = [control]
             self._reader.drain(

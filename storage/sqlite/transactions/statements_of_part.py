@@ -6,19 +6,23 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from messagehub.errors import HubError
+from messagehub.schema.ranges import check_version
 from messagehub.storage.v1.participant_service_pb2 import (
     ParticipantOperation,
     ParticipantResult,
     TransactionHeader,
 )
+from messagehub.storage.v1.schema_pb2 import SchemaOperation, SchemaReport
 from messagehub.v1.statement_pb2 import ResultSet
 from storage.core.engine import Access
 from storage.core.operation import Operation
 from storage.sqlite import failures, statements
 from storage.sqlite.changes import Changes
 from storage.sqlite.failures import FAILURES
+from storage.sqlite.schema import history, schema_work
+from storage.sqlite.schema.schema_work import Asked, SchemaWork
 from storage.sqlite.statements import Runner
-from storage.sqlite.transactions.lines import operation_line
+from storage.sqlite.transactions.lines import event_lines, operation_line
 from storage.sqlite.transactions.recorded_chance import RecordedChance
 
 if TYPE_CHECKING:
@@ -31,18 +35,25 @@ class PartStatements:
     """Runs statements of one transaction at a time; every method is called in its thread.
 
     `operations`, `digests` and `lines` are what succeeded so far: what it was, what it gave, and
-    what the journal says of it.
+    what the journal says of it. `versioned` says that the schema has another version by it.
     """
 
     def __init__(
-        self, runner: Runner, changes: Changes, chance: RecordedChance, database: str
+        self,
+        runner: Runner,
+        changes: Changes,
+        chance: RecordedChance,
+        schema: SchemaWork,
+        database: str,
     ) -> None:
         self._runner = runner
         self._raw = runner.raw
         self._changes = changes
         self._chance = chance
+        self._schema = schema
         self._database = database
         self._header = TransactionHeader()
+        self.versioned = False
         self.operations: list[ParticipantOperation] = []
         self.digests: list[bytes] = []
         self.lines: list[JournalRecord] = []
@@ -50,6 +61,7 @@ class PartStatements:
     def begin(self, header: TransactionHeader) -> None:
         """Another transaction has begun on the connection."""
         self._header = header
+        self.versioned = False
         self.operations, self.digests, self.lines = [], [], []
         self._changes.begin()
         self._changes.forget_rowid()
@@ -66,8 +78,43 @@ class PartStatements:
         """Runs statements; the first that fails raises, with its place in the request."""
         return [self._run(operation, control) for operation in operations]
 
-    def _run(self, operation: ParticipantOperation, control: Operation) -> ParticipantResult:
+    def rehearse(
+        self, operations: Sequence[SchemaOperation], control: Operation
+    ) -> list[SchemaReport]:
+        """Runs changes of the schema until one fails, for their reports."""
+        reports: list[SchemaReport] = []
+        asked = Asked(self._header.source_service, self._header.create_time_us, control)
+        for number, operation in enumerate(operations):
+            self._chance.statement(number)
+            reports.append(SchemaReport())
+            if not self._schema.rehearse(operation, asked, reports[-1]):
+                break
+        return reports
+
+    def _change_schema(
+        self, operation: ParticipantOperation, control: Operation
+    ) -> ParticipantResult:
+        header = self._header
+        asked = Asked(header.source_service, header.create_time_us, control)
+        report = SchemaReport()
+        self._chance.statement(len(self.operations))
         try:
+            events = self._schema.run(operation.schema, asked, report)
+        except HubError as refusal:
+            raise _placed(refusal, operation) from refusal
+        self.versioned = True
+        self.operations.append(operation)
+        self.digests.append(schema_work.digest(report))
+        self.lines += event_lines(header, events)
+        return ParticipantResult(index=operation.index, database=self._database, schema=report)
+
+    def _run(self, operation: ParticipantOperation, control: Operation) -> ParticipantResult:
+        if operation.HasField("schema"):
+            return self._change_schema(operation, control)
+        try:
+            if operation.schema_version:
+                version = history.current(self._raw)
+                check_version(operation.schema_version, version, self._database)
             self._runner.begin(control, self._runner.limits.write_seconds_max)
             self._chance.statement(len(self.operations))
             result = self._changes.run_behind_savepoint(

@@ -8,6 +8,7 @@ from typing import Any, Final
 from storage.sqlite import journal
 from storage.sqlite.guard import Guard
 from storage.sqlite.reader import Reader
+from storage.sqlite.schema import history
 from storage.sqlite.schema_texts import SchemaTexts
 from storage.sqlite.statements import Runner, StatementLimits
 from storage.sqlite.transactions import records
@@ -95,6 +96,7 @@ def writer(file: Path, clock: Clock | None = None, **more: Any) -> tuple[Writer,
     raw.execute("PRAGMA foreign_keys = ON")
     journal.set_up(raw, EPOCH)
     records.set_up(raw)
+    history.set_up(raw)
     made_writer = Writer(
         running,
         clock or Clock(),
@@ -112,4 +114,11 @@ def reader(
     shape: int = 0,
     renew: Callable[[], Runner] | None = None,
 ) -> Reader:
-    return Reader(running, renew or (lambda: running), lambda: sequence, lambda: shape)
+    return Reader(
+        running,
+        renew or (lambda: running),
+        lambda: sequence,
+        lambda: shape,
+        lambda: "",
+        database="main",
+    )

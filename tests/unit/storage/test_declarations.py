@@ -97,7 +97,7 @@ def test_a_query_is_not_ended_by_asking_for_its_types(tmp_path: Path, query: str
         writing.executemany("INSERT INTO items VALUES (?)", [(n,) for n in range(1, 6)])
         expected = len(writing.execute(query).fetchall())
         running = runner(file)
-        reader = Reader(running, lambda: running, lambda: 0, lambda: 0)
+        reader = Reader(running, lambda: running, lambda: 0, lambda: 0, lambda: "", database="m")
         for _ in range(2):
             assert len(reader._read(operation(query), statement(query)).rows) == expected
         running.raw.close()
@@ -138,7 +138,7 @@ def test_a_change_between_the_snapshot_and_the_types_is_not_remembered_wrongly(
     writing.execute("CREATE TABLE items (name VARCHAR(40))")
     running = runner(file)
     shape = 0
-    reader = Reader(running, lambda: running, lambda: 0, lambda: shape)
+    reader = Reader(running, lambda: running, lambda: 0, lambda: shape, lambda: "", database="m")
     asked = operation("SELECT name FROM items")
     start = running.start
 

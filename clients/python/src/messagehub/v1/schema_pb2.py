@@ -24,13 +24,13 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amessagehub/v1/schema.proto\x12\rmessagehub.v1\"o\n\x0cSchemaUpdate\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0e\n\x06script\x18\x04 \x01(\t\x12\x17\n\x0frollback_script\x18\x05 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1amessagehub/v1/schema.proto\x12\rmessagehub.v1\"\x81\x01\n\x0cSchemaUpdate\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0e\n\x06script\x18\x04 \x01(\t\x12\x17\n\x0frollback_script\x18\x05 \x01(\t\x12\x10\n\x08\x62\x61seline\x18\x06 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'messagehub.v1.schema_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SCHEMAUPDATE']._serialized_start=45
-  _globals['_SCHEMAUPDATE']._serialized_end=156
+  _globals['_SCHEMAUPDATE']._serialized_start=46
+  _globals['_SCHEMAUPDATE']._serialized_end=175
 # @@protoc_insertion_point(module_scope)

@@ -27,6 +27,7 @@ class SchemaUpdate(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     SCRIPT_FIELD_NUMBER: _builtins.int
     ROLLBACK_SCRIPT_FIELD_NUMBER: _builtins.int
+    BASELINE_FIELD_NUMBER: _builtins.int
     database: _builtins.str
     """The database; empty = the route of the source service."""
     version: _builtins.str
@@ -37,6 +38,10 @@ class SchemaUpdate(_message.Message):
     """The SQL statements that lead to the version."""
     rollback_script: _builtins.str
     """The SQL statements that lead back; empty where there is no way back."""
+    baseline: _builtins.bool
+    """Records the version as reached without running its script: for a database that
+    was adopted with its tables. Only below everything that was really run.
+    """
     def __init__(
         self,
         *,
@@ -45,10 +50,11 @@ class SchemaUpdate(_message.Message):
         description: _builtins.str = ...,
         script: _builtins.str = ...,
         rollback_script: _builtins.str = ...,
+        baseline: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["database", b"database", "description", b"description", "rollback_script", b"rollback_script", "script", b"script", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "database", b"database", "description", b"description", "rollback_script", b"rollback_script", "script", b"script", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

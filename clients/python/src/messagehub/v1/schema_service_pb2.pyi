@@ -205,7 +205,7 @@ class RollbackSchemaRequest(_message.Message):
     request_id: _builtins.str
     """The idempotency key, a UUID; generated if empty."""
     to_version: _builtins.str
-    """The version to return to."""
+    """The version to return to, one in the history; `0.0.0` = before the first."""
     dry_run: _builtins.bool
     """Executes everything, reports, and rolls back."""
     def __init__(
@@ -351,6 +351,8 @@ class SchemaChange(_message.Message):
     APPLY_TIME_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     REVERSIBLE_FIELD_NUMBER: _builtins.int
+    ROLLBACK_TIME_FIELD_NUMBER: _builtins.int
+    BASELINE_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """The version that it led to."""
     description: _builtins.str
@@ -361,6 +363,8 @@ class SchemaChange(_message.Message):
     """The service that asked for it."""
     reversible: _builtins.bool
     """True if it can be taken back."""
+    baseline: _builtins.bool
+    """True if it was recorded without being run."""
     @_builtins.property
     def apply_time(self) -> _timestamp_pb2.Timestamp:
         """When it was applied."""
@@ -368,6 +372,10 @@ class SchemaChange(_message.Message):
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """How long it took."""
+
+    @_builtins.property
+    def rollback_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was taken back; unset if it is in effect."""
 
     def __init__(
         self,
@@ -379,10 +387,12 @@ class SchemaChange(_message.Message):
         apply_time: _timestamp_pb2.Timestamp | None = ...,
         duration: _duration_pb2.Duration | None = ...,
         reversible: _builtins.bool = ...,
+        rollback_time: _timestamp_pb2.Timestamp | None = ...,
+        baseline: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["apply_time", b"apply_time", "duration", b"duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["apply_time", b"apply_time", "duration", b"duration", "rollback_time", b"rollback_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply_time", b"apply_time", "checksum", b"checksum", "description", b"description", "duration", b"duration", "reversible", b"reversible", "source_service", b"source_service", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply_time", b"apply_time", "baseline", b"baseline", "checksum", b"checksum", "description", b"description", "duration", b"duration", "reversible", b"reversible", "rollback_time", b"rollback_time", "source_service", b"source_service", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -466,21 +476,49 @@ class ListSchemasRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class RequiredVersionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SOURCE_SERVICE_FIELD_NUMBER: _builtins.int
     CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    REQUIRED_VERSIONS_FIELD_NUMBER: _builtins.int
     source_service: _builtins.str
     """The calling service."""
     correlation_id: _builtins.str
     """Follows the call through logs."""
+    @_builtins.property
+    def required_versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The ranges that the caller requires, by database, such as `>=1.2 <2`; where it
+        names none, the configuration of the hub counts.
+        """
+
     def __init__(
         self,
         *,
         source_service: _builtins.str = ...,
         correlation_id: _builtins.str = ...,
+        required_versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "source_service", b"source_service"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "required_versions", b"required_versions", "source_service", b"source_service"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -524,14 +562,22 @@ class DatabaseSchema(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     REQUIRED_VERSION_FIELD_NUMBER: _builtins.int
     DRIFTED_FIELD_NUMBER: _builtins.int
+    COMPATIBLE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     database: _builtins.str
     """The database."""
     version: _builtins.str
     """Its version."""
     required_version: _builtins.str
-    """The range that the configuration requires; empty = none."""
+    """The range that the caller or the configuration requires; empty = none."""
     drifted: _builtins.bool
     """True if the shape was changed outside of schema updates."""
+    compatible: _builtins.bool
+    """True if the version is in the required range, or none is required."""
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why nothing is known of it now; unset if it is."""
+
     def __init__(
         self,
         *,
@@ -539,10 +585,12 @@ class DatabaseSchema(_message.Message):
         version: _builtins.str = ...,
         required_version: _builtins.str = ...,
         drifted: _builtins.bool = ...,
+        compatible: _builtins.bool = ...,
+        error: _status_pb2.Status | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["database", b"database", "drifted", b"drifted", "required_version", b"required_version", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compatible", b"compatible", "database", b"database", "drifted", b"drifted", "error", b"error", "required_version", b"required_version", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

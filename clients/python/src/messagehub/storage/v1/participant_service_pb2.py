@@ -23,59 +23,60 @@ _sym_db = _symbol_database.Default()
 
 
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
+from messagehub.storage.v1 import schema_pb2 as messagehub_dot_storage_dot_v1_dot_schema__pb2
 from messagehub.v1 import event_pb2 as messagehub_dot_v1_dot_event__pb2
 from messagehub.v1 import statement_pb2 as messagehub_dot_v1_dot_statement__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/messagehub/storage/v1/participant_service.proto\x12\x15messagehub.storage.v1\x1a\x17google/rpc/status.proto\x1a\x19messagehub/v1/event.proto\x1a\x1dmessagehub/v1/statement.proto\"\xf6\x01\n\x11TransactionHeader\x12\x16\n\x0etransaction_id\x18\x01 \x01(\t\x12\x16\n\x0esource_service\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x11\n\tdatabases\x18\x04 \x03(\t\x12\x0c\n\x04home\x18\x05 \x01(\t\x12\x16\n\x0e\x63reate_time_us\x18\x06 \x01(\x03\x12\x0c\n\x04seed\x18\x07 \x01(\x0c\x12\x12\n\nhome_epoch\x18\x08 \x01(\t\x12\x11\n\tread_only\x18\t \x01(\x08\x12\x17\n\x0fidle_timeout_ms\x18\n \x01(\x03\x12\x12\n\ntimeout_ms\x18\x0b \x01(\x03\"\x91\x01\n\x14ParticipantOperation\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x11\n\tread_only\x18\x03 \x01(\x08\x12\x16\n\x0eschema_version\x18\x04 \x01(\t\x12+\n\tstatement\x18\x05 \x01(\x0b\x32\x18.messagehub.v1.Statement\"p\n\x11ParticipantResult\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12(\n\x06result\x18\x04 \x01(\x0b\x32\x18.messagehub.v1.ResultSet\"\x8b\x03\n\x19\x41\x64vanceTransactionRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0etransaction_id\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x38\n\x06header\x18\x04 \x01(\x0b\x32(.messagehub.storage.v1.TransactionHeader\x12?\n\noperations\x18\x05 \x03(\x0b\x32+.messagehub.storage.v1.ParticipantOperation\x12\x34\n\x04step\x18\x06 \x01(\x0e\x32&.messagehub.storage.v1.TransactionStep\x12$\n\x06\x65vents\x18\x07 \x03(\x0b\x32\x14.messagehub.v1.Event\x12\x17\n\x0fwait_timeout_ms\x18\x08 \x01(\x03\x12<\n\x08\x64\x65\x63ision\x18\t \x01(\x0b\x32*.messagehub.storage.v1.TransactionDecision\"\xbb\x01\n\x13TransactionDecision\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\x0c\x12@\n\x0cparticipants\x18\x03 \x03(\x0b\x32*.messagehub.storage.v1.PreparedParticipant\x12\x39\n\x07results\x18\x04 \x03(\x0b\x32(.messagehub.storage.v1.ParticipantResult\"H\n\x13PreparedParticipant\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\"\xdc\x01\n\x1a\x41\x64vanceTransactionResponse\x12\x39\n\x07results\x18\x01 \x03(\x0b\x32(.messagehub.storage.v1.ParticipantResult\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x16\n\x0eschema_version\x18\x04 \x01(\t\x12\x10\n\x08replayed\x18\x05 \x01(\x08\x12\x38\n\x06record\x18\x06 \x01(\x0b\x32(.messagehub.storage.v1.TransactionRecord\"\xdf\x02\n\x11TransactionRecord\x12\x38\n\x06header\x18\x01 \x01(\x0b\x32(.messagehub.storage.v1.TransactionHeader\x12\x36\n\x05state\x18\x02 \x01(\x0e\x32\'.messagehub.storage.v1.ParticipantState\x12\x16\n\x0eupdate_time_us\x18\x03 \x01(\x03\x12\x10\n\x08sequence\x18\x04 \x01(\x03\x12!\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.Status\x12@\n\x0cparticipants\x18\x06 \x03(\x0b\x32*.messagehub.storage.v1.PreparedParticipant\x12\x39\n\x07results\x18\x07 \x03(\x0b\x32(.messagehub.storage.v1.ParticipantResult\x12\x0e\n\x06\x66orced\x18\x08 \x01(\x08\"\xd3\x01\n\x19ResolveTransactionRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x0e\n\x06\x63ommit\x18\x02 \x01(\x08\x12\x38\n\x06header\x18\x03 \x01(\x0b\x32(.messagehub.storage.v1.TransactionHeader\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x06 \x01(\x0c\x12\x0e\n\x06\x66orced\x18\x07 \x01(\x08\"\x92\x01\n\x1aResolveTransactionResponse\x12\x38\n\x06record\x18\x01 \x01(\x0b\x32(.messagehub.storage.v1.TransactionRecord\x12:\n\x08replayed\x18\x02 \x01(\x0b\x32(.messagehub.storage.v1.TransactionRecord\"p\n\x18LookUpTransactionRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0etransaction_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x04 \x01(\t\"d\n\x19LookUpTransactionResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12\x38\n\x06record\x18\x02 \x01(\x0b\x32(.messagehub.storage.v1.TransactionRecord\"a\n\x17ListTransactionsRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\r\n\x05\x65nded\x18\x03 \x01(\x08\x12\r\n\x05limit\x18\x04 \x01(\x05\"U\n\x18ListTransactionsResponse\x12\x39\n\x07records\x18\x01 \x03(\x0b\x32(.messagehub.storage.v1.TransactionRecord\"y\n\x12HoldCommitsRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x17\n\x0fwait_timeout_ms\x18\x04 \x01(\x03\x12\x10\n\x08lease_ms\x18\x05 \x01(\x03\"\x15\n\x13HoldCommitsResponse\"9\n\x15ReleaseCommitsRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\"&\n\x16ReleaseCommitsResponse\x12\x0c\n\x04held\x18\x01 \x01(\x08\"\x8b\x02\n\x0ePreparedRecord\x12\x38\n\x06header\x18\x01 \x01(\x0b\x32(.messagehub.storage.v1.TransactionHeader\x12?\n\noperations\x18\x02 \x03(\x0b\x32+.messagehub.storage.v1.ParticipantOperation\x12\x0f\n\x07\x64igests\x18\x03 \x03(\x0c\x12$\n\x06\x65vents\x18\x04 \x03(\x0b\x32\x14.messagehub.v1.Event\x12\r\n\x05\x65poch\x18\x05 \x01(\t\x12\x15\n\rbase_sequence\x18\x06 \x01(\x03\x12\x10\n\x08sequence\x18\x07 \x01(\x03\x12\x0f\n\x07time_us\x18\x08 \x01(\x03*\x8e\x01\n\x0fTransactionStep\x12 \n\x1cTRANSACTION_STEP_UNSPECIFIED\x10\x00\x12\x1e\n\x1aTRANSACTION_STEP_STAY_OPEN\x10\x01\x12\x1c\n\x18TRANSACTION_STEP_PREPARE\x10\x02\x12\x1b\n\x17TRANSACTION_STEP_COMMIT\x10\x03*\xb5\x01\n\x10ParticipantState\x12!\n\x1dPARTICIPANT_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16PARTICIPANT_STATE_OPEN\x10\x01\x12\x1e\n\x1aPARTICIPANT_STATE_PREPARED\x10\x02\x12\x1f\n\x1bPARTICIPANT_STATE_COMMITTED\x10\x03\x12!\n\x1dPARTICIPANT_STATE_ROLLED_BACK\x10\x04\x32\xcc\x05\n\x12ParticipantService\x12y\n\x12\x41\x64vanceTransaction\x12\x30.messagehub.storage.v1.AdvanceTransactionRequest\x1a\x31.messagehub.storage.v1.AdvanceTransactionResponse\x12y\n\x12ResolveTransaction\x12\x30.messagehub.storage.v1.ResolveTransactionRequest\x1a\x31.messagehub.storage.v1.ResolveTransactionResponse\x12v\n\x11LookUpTransaction\x12/.messagehub.storage.v1.LookUpTransactionRequest\x1a\x30.messagehub.storage.v1.LookUpTransactionResponse\x12s\n\x10ListTransactions\x12..messagehub.storage.v1.ListTransactionsRequest\x1a/.messagehub.storage.v1.ListTransactionsResponse\x12\x64\n\x0bHoldCommits\x12).messagehub.storage.v1.HoldCommitsRequest\x1a*.messagehub.storage.v1.HoldCommitsResponse\x12m\n\x0eReleaseCommits\x12,.messagehub.storage.v1.ReleaseCommitsRequest\x1a-.messagehub.storage.v1.ReleaseCommitsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/messagehub/storage/v1/participant_service.proto\x12\x15messagehub.storage.v1\x1a\x17google/rpc/status.proto\x1a\"messagehub/storage/v1/schema.proto\x1a\x19messagehub/v1/event.proto\x1a\x1dmessagehub/v1/statement.proto\"\xf6\x01\n\x11TransactionHeader\x12\x16\n\x0etransaction_id\x18\x01 \x01(\t\x12\x16\n\x0esource_service\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x11\n\tdatabases\x18\x04 \x03(\t\x12\x0c\n\x04home\x18\x05 \x01(\t\x12\x16\n\x0e\x63reate_time_us\x18\x06 \x01(\x03\x12\x0c\n\x04seed\x18\x07 \x01(\x0c\x12\x12\n\nhome_epoch\x18\x08 \x01(\t\x12\x11\n\tread_only\x18\t \x01(\x08\x12\x17\n\x0fidle_timeout_ms\x18\n \x01(\x03\x12\x12\n\ntimeout_ms\x18\x0b \x01(\x03\"\xc9\x01\n\x14ParticipantOperation\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x11\n\tread_only\x18\x03 \x01(\x08\x12\x16\n\x0eschema_version\x18\x04 \x01(\t\x12+\n\tstatement\x18\x05 \x01(\x0b\x32\x18.messagehub.v1.Statement\x12\x36\n\x06schema\x18\x06 \x01(\x0b\x32&.messagehub.storage.v1.SchemaOperation\"\xa5\x01\n\x11ParticipantResult\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12(\n\x06result\x18\x04 \x01(\x0b\x32\x18.messagehub.v1.ResultSet\x12\x33\n\x06schema\x18\x05 \x01(\x0b\x32#.messagehub.storage.v1.SchemaReport\"\x8b\x03\n\x19\x41\x64vanceTransactionRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0etransaction_id\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x38\n\x06header\x18\x04 \x01(\x0b\x32(.messagehub.storage.v1.TransactionHeader\x12?\n\noperations\x18\x05 \x03(\x0b\x32+.messagehub.storage.v1.ParticipantOperation\x12\x34\n\x04step\x18\x06 \x01(\x0e\x32&.messagehub.storage.v1.TransactionStep\x12$\n\x06\x65vents\x18\x07 \x03(\x0b\x32\x14.messagehub.v1.Event\x12\x17\n\x0fwait_timeout_ms\x18\x08 \x01(\x03\x12<\n\x08\x64\x65\x63ision\x18\t \x01(\x0b\x32*.messagehub.storage.v1.TransactionDecision\"\xbb\x01\n\x13TransactionDecision\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\x0c\x12@\n\x0cparticipants\x18\x03 \x03(\x0b\x32*.messagehub.storage.v1.PreparedParticipant\x12\x39\n\x07results\x18\x04 \x03(\x0b\x32(.messagehub.storage.v1.ParticipantResult\"H\n\x13PreparedParticipant\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\"\xdc\x01\n\x1a\x41\x64vanceTransactionResponse\x12\x39\n\x07results\x18\x01 \x03(\x0b\x32(.messagehub.storage.v1.ParticipantResult\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x16\n\x0eschema_version\x18\x04 \x01(\t\x12\x10\n\x08replayed\x18\x05 \x01(\x08\x12\x38\n\x06record\x18\x06 \x01(\x0b\x32(.messagehub.storage.v1.TransactionRecord\"\xdf\x02\n\x11TransactionRecord\x12\x38\n\x06header\x18\x01 \x01(\x0b\x32(.messagehub.storage.v1.TransactionHeader\x12\x36\n\x05state\x18\x02 \x01(\x0e\x32\'.messagehub.storage.v1.ParticipantState\x12\x16\n\x0eupdate_time_us\x18\x03 \x01(\x03\x12\x10\n\x08sequence\x18\x04 \x01(\x03\x12!\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.Status\x12@\n\x0cparticipants\x18\x06 \x03(\x0b\x32*.messagehub.storage.v1.PreparedParticipant\x12\x39\n\x07results\x18\x07 \x03(\x0b\x32(.messagehub.storage.v1.ParticipantResult\x12\x0e\n\x06\x66orced\x18\x08 \x01(\x08\"\xd3\x01\n\x19ResolveTransactionRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x0e\n\x06\x63ommit\x18\x02 \x01(\x08\x12\x38\n\x06header\x18\x03 \x01(\x0b\x32(.messagehub.storage.v1.TransactionHeader\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x06 \x01(\x0c\x12\x0e\n\x06\x66orced\x18\x07 \x01(\x08\"\x92\x01\n\x1aResolveTransactionResponse\x12\x38\n\x06record\x18\x01 \x01(\x0b\x32(.messagehub.storage.v1.TransactionRecord\x12:\n\x08replayed\x18\x02 \x01(\x0b\x32(.messagehub.storage.v1.TransactionRecord\"p\n\x18LookUpTransactionRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0etransaction_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x04 \x01(\t\"d\n\x19LookUpTransactionResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12\x38\n\x06record\x18\x02 \x01(\x0b\x32(.messagehub.storage.v1.TransactionRecord\"a\n\x17ListTransactionsRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\r\n\x05\x65nded\x18\x03 \x01(\x08\x12\r\n\x05limit\x18\x04 \x01(\x05\"U\n\x18ListTransactionsResponse\x12\x39\n\x07records\x18\x01 \x03(\x0b\x32(.messagehub.storage.v1.TransactionRecord\"y\n\x12HoldCommitsRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x17\n\x0fwait_timeout_ms\x18\x04 \x01(\x03\x12\x10\n\x08lease_ms\x18\x05 \x01(\x03\"\x15\n\x13HoldCommitsResponse\"9\n\x15ReleaseCommitsRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x0e\n\x06holder\x18\x02 \x01(\t\"&\n\x16ReleaseCommitsResponse\x12\x0c\n\x04held\x18\x01 \x01(\x08\"\x8b\x02\n\x0ePreparedRecord\x12\x38\n\x06header\x18\x01 \x01(\x0b\x32(.messagehub.storage.v1.TransactionHeader\x12?\n\noperations\x18\x02 \x03(\x0b\x32+.messagehub.storage.v1.ParticipantOperation\x12\x0f\n\x07\x64igests\x18\x03 \x03(\x0c\x12$\n\x06\x65vents\x18\x04 \x03(\x0b\x32\x14.messagehub.v1.Event\x12\r\n\x05\x65poch\x18\x05 \x01(\t\x12\x15\n\rbase_sequence\x18\x06 \x01(\x03\x12\x10\n\x08sequence\x18\x07 \x01(\x03\x12\x0f\n\x07time_us\x18\x08 \x01(\x03*\x8e\x01\n\x0fTransactionStep\x12 \n\x1cTRANSACTION_STEP_UNSPECIFIED\x10\x00\x12\x1e\n\x1aTRANSACTION_STEP_STAY_OPEN\x10\x01\x12\x1c\n\x18TRANSACTION_STEP_PREPARE\x10\x02\x12\x1b\n\x17TRANSACTION_STEP_COMMIT\x10\x03*\xb5\x01\n\x10ParticipantState\x12!\n\x1dPARTICIPANT_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16PARTICIPANT_STATE_OPEN\x10\x01\x12\x1e\n\x1aPARTICIPANT_STATE_PREPARED\x10\x02\x12\x1f\n\x1bPARTICIPANT_STATE_COMMITTED\x10\x03\x12!\n\x1dPARTICIPANT_STATE_ROLLED_BACK\x10\x04\x32\xcc\x05\n\x12ParticipantService\x12y\n\x12\x41\x64vanceTransaction\x12\x30.messagehub.storage.v1.AdvanceTransactionRequest\x1a\x31.messagehub.storage.v1.AdvanceTransactionResponse\x12y\n\x12ResolveTransaction\x12\x30.messagehub.storage.v1.ResolveTransactionRequest\x1a\x31.messagehub.storage.v1.ResolveTransactionResponse\x12v\n\x11LookUpTransaction\x12/.messagehub.storage.v1.LookUpTransactionRequest\x1a\x30.messagehub.storage.v1.LookUpTransactionResponse\x12s\n\x10ListTransactions\x12..messagehub.storage.v1.ListTransactionsRequest\x1a/.messagehub.storage.v1.ListTransactionsResponse\x12\x64\n\x0bHoldCommits\x12).messagehub.storage.v1.HoldCommitsRequest\x1a*.messagehub.storage.v1.HoldCommitsResponse\x12m\n\x0eReleaseCommits\x12,.messagehub.storage.v1.ReleaseCommitsRequest\x1a-.messagehub.storage.v1.ReleaseCommitsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'messagehub.storage.v1.participant_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRANSACTIONSTEP']._serialized_start=3188
-  _globals['_TRANSACTIONSTEP']._serialized_end=3330
-  _globals['_PARTICIPANTSTATE']._serialized_start=3333
-  _globals['_PARTICIPANTSTATE']._serialized_end=3514
-  _globals['_TRANSACTIONHEADER']._serialized_start=158
-  _globals['_TRANSACTIONHEADER']._serialized_end=404
-  _globals['_PARTICIPANTOPERATION']._serialized_start=407
-  _globals['_PARTICIPANTOPERATION']._serialized_end=552
-  _globals['_PARTICIPANTRESULT']._serialized_start=554
-  _globals['_PARTICIPANTRESULT']._serialized_end=666
-  _globals['_ADVANCETRANSACTIONREQUEST']._serialized_start=669
-  _globals['_ADVANCETRANSACTIONREQUEST']._serialized_end=1064
-  _globals['_TRANSACTIONDECISION']._serialized_start=1067
-  _globals['_TRANSACTIONDECISION']._serialized_end=1254
-  _globals['_PREPAREDPARTICIPANT']._serialized_start=1256
-  _globals['_PREPAREDPARTICIPANT']._serialized_end=1328
-  _globals['_ADVANCETRANSACTIONRESPONSE']._serialized_start=1331
-  _globals['_ADVANCETRANSACTIONRESPONSE']._serialized_end=1551
-  _globals['_TRANSACTIONRECORD']._serialized_start=1554
-  _globals['_TRANSACTIONRECORD']._serialized_end=1905
-  _globals['_RESOLVETRANSACTIONREQUEST']._serialized_start=1908
-  _globals['_RESOLVETRANSACTIONREQUEST']._serialized_end=2119
-  _globals['_RESOLVETRANSACTIONRESPONSE']._serialized_start=2122
-  _globals['_RESOLVETRANSACTIONRESPONSE']._serialized_end=2268
-  _globals['_LOOKUPTRANSACTIONREQUEST']._serialized_start=2270
-  _globals['_LOOKUPTRANSACTIONREQUEST']._serialized_end=2382
-  _globals['_LOOKUPTRANSACTIONRESPONSE']._serialized_start=2384
-  _globals['_LOOKUPTRANSACTIONRESPONSE']._serialized_end=2484
-  _globals['_LISTTRANSACTIONSREQUEST']._serialized_start=2486
-  _globals['_LISTTRANSACTIONSREQUEST']._serialized_end=2583
-  _globals['_LISTTRANSACTIONSRESPONSE']._serialized_start=2585
-  _globals['_LISTTRANSACTIONSRESPONSE']._serialized_end=2670
-  _globals['_HOLDCOMMITSREQUEST']._serialized_start=2672
-  _globals['_HOLDCOMMITSREQUEST']._serialized_end=2793
-  _globals['_HOLDCOMMITSRESPONSE']._serialized_start=2795
-  _globals['_HOLDCOMMITSRESPONSE']._serialized_end=2816
-  _globals['_RELEASECOMMITSREQUEST']._serialized_start=2818
-  _globals['_RELEASECOMMITSREQUEST']._serialized_end=2875
-  _globals['_RELEASECOMMITSRESPONSE']._serialized_start=2877
-  _globals['_RELEASECOMMITSRESPONSE']._serialized_end=2915
-  _globals['_PREPAREDRECORD']._serialized_start=2918
-  _globals['_PREPAREDRECORD']._serialized_end=3185
-  _globals['_PARTICIPANTSERVICE']._serialized_start=3517
-  _globals['_PARTICIPANTSERVICE']._serialized_end=4233
+  _globals['_TRANSACTIONSTEP']._serialized_start=3334
+  _globals['_TRANSACTIONSTEP']._serialized_end=3476
+  _globals['_PARTICIPANTSTATE']._serialized_start=3479
+  _globals['_PARTICIPANTSTATE']._serialized_end=3660
+  _globals['_TRANSACTIONHEADER']._serialized_start=194
+  _globals['_TRANSACTIONHEADER']._serialized_end=440
+  _globals['_PARTICIPANTOPERATION']._serialized_start=443
+  _globals['_PARTICIPANTOPERATION']._serialized_end=644
+  _globals['_PARTICIPANTRESULT']._serialized_start=647
+  _globals['_PARTICIPANTRESULT']._serialized_end=812
+  _globals['_ADVANCETRANSACTIONREQUEST']._serialized_start=815
+  _globals['_ADVANCETRANSACTIONREQUEST']._serialized_end=1210
+  _globals['_TRANSACTIONDECISION']._serialized_start=1213
+  _globals['_TRANSACTIONDECISION']._serialized_end=1400
+  _globals['_PREPAREDPARTICIPANT']._serialized_start=1402
+  _globals['_PREPAREDPARTICIPANT']._serialized_end=1474
+  _globals['_ADVANCETRANSACTIONRESPONSE']._serialized_start=1477
+  _globals['_ADVANCETRANSACTIONRESPONSE']._serialized_end=1697
+  _globals['_TRANSACTIONRECORD']._serialized_start=1700
+  _globals['_TRANSACTIONRECORD']._serialized_end=2051
+  _globals['_RESOLVETRANSACTIONREQUEST']._serialized_start=2054
+  _globals['_RESOLVETRANSACTIONREQUEST']._serialized_end=2265
+  _globals['_RESOLVETRANSACTIONRESPONSE']._serialized_start=2268
+  _globals['_RESOLVETRANSACTIONRESPONSE']._serialized_end=2414
+  _globals['_LOOKUPTRANSACTIONREQUEST']._serialized_start=2416
+  _globals['_LOOKUPTRANSACTIONREQUEST']._serialized_end=2528
+  _globals['_LOOKUPTRANSACTIONRESPONSE']._serialized_start=2530
+  _globals['_LOOKUPTRANSACTIONRESPONSE']._serialized_end=2630
+  _globals['_LISTTRANSACTIONSREQUEST']._serialized_start=2632
+  _globals['_LISTTRANSACTIONSREQUEST']._serialized_end=2729
+  _globals['_LISTTRANSACTIONSRESPONSE']._serialized_start=2731
+  _globals['_LISTTRANSACTIONSRESPONSE']._serialized_end=2816
+  _globals['_HOLDCOMMITSREQUEST']._serialized_start=2818
+  _globals['_HOLDCOMMITSREQUEST']._serialized_end=2939
+  _globals['_HOLDCOMMITSRESPONSE']._serialized_start=2941
+  _globals['_HOLDCOMMITSRESPONSE']._serialized_end=2962
+  _globals['_RELEASECOMMITSREQUEST']._serialized_start=2964
+  _globals['_RELEASECOMMITSREQUEST']._serialized_end=3021
+  _globals['_RELEASECOMMITSRESPONSE']._serialized_start=3023
+  _globals['_RELEASECOMMITSRESPONSE']._serialized_end=3061
+  _globals['_PREPAREDRECORD']._serialized_start=3064
+  _globals['_PREPAREDRECORD']._serialized_end=3331
+  _globals['_PARTICIPANTSERVICE']._serialized_start=3663
+  _globals['_PARTICIPANTSERVICE']._serialized_end=4379
 # @@protoc_insertion_point(module_scope)

@@ -11,6 +11,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
+from messagehub.storage.v1 import schema_pb2 as _schema_pb2
 from messagehub.v1 import event_pb2 as _event_pb2
 from messagehub.v1 import statement_pb2 as _statement_pb2
 import builtins as _builtins
@@ -161,6 +162,7 @@ class ParticipantOperation(_message.Message):
     READ_ONLY_FIELD_NUMBER: _builtins.int
     SCHEMA_VERSION_FIELD_NUMBER: _builtins.int
     STATEMENT_FIELD_NUMBER: _builtins.int
+    SCHEMA_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Its place in the caller's request, for the answer."""
     request_id: _builtins.str
@@ -171,7 +173,11 @@ class ParticipantOperation(_message.Message):
     """The range of schema versions that it is written for; empty = any."""
     @_builtins.property
     def statement(self) -> _statement_pb2.Statement:
-        """The statement."""
+        """The statement; or"""
+
+    @_builtins.property
+    def schema(self) -> _schema_pb2.SchemaOperation:
+        """a change of the schema, only in a step that begins the part."""
 
     def __init__(
         self,
@@ -181,10 +187,11 @@ class ParticipantOperation(_message.Message):
         read_only: _builtins.bool = ...,
         schema_version: _builtins.str = ...,
         statement: _statement_pb2.Statement | None = ...,
+        schema: _schema_pb2.SchemaOperation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["statement", b"statement"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["schema", b"schema", "statement", b"statement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "read_only", b"read_only", "request_id", b"request_id", "schema_version", b"schema_version", "statement", b"statement"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "read_only", b"read_only", "request_id", b"request_id", "schema", b"schema", "schema_version", b"schema_version", "statement", b"statement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -200,6 +207,7 @@ class ParticipantResult(_message.Message):
     DATABASE_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    SCHEMA_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """As in the operation."""
     database: _builtins.str
@@ -208,7 +216,11 @@ class ParticipantResult(_message.Message):
     """The position of the transaction in the database's journal; 0 = not known yet."""
     @_builtins.property
     def result(self) -> _statement_pb2.ResultSet:
-        """The rows and counts."""
+        """The rows and counts; or"""
+
+    @_builtins.property
+    def schema(self) -> _schema_pb2.SchemaReport:
+        """what a change of the schema did."""
 
     def __init__(
         self,
@@ -217,10 +229,11 @@ class ParticipantResult(_message.Message):
         database: _builtins.str = ...,
         sequence: _builtins.int = ...,
         result: _statement_pb2.ResultSet | None = ...,
+        schema: _schema_pb2.SchemaReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result", "schema", b"schema"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["database", b"database", "index", b"index", "result", b"result", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["database", b"database", "index", b"index", "result", b"result", "schema", b"schema", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,75 +24,85 @@ _sym_db = _symbol_database.Default()
 
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from messagehub.storage.v1 import participant_service_pb2 as messagehub_dot_storage_dot_v1_dot_participant__service__pb2
+from messagehub.storage.v1 import schema_pb2 as messagehub_dot_storage_dot_v1_dot_schema__pb2
 from messagehub.v1 import event_pb2 as messagehub_dot_v1_dot_event__pb2
+from messagehub.v1 import schema_service_pb2 as messagehub_dot_v1_dot_schema__service__pb2
 from messagehub.v1 import statement_pb2 as messagehub_dot_v1_dot_statement__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+messagehub/storage/v1/storage_service.proto\x12\x15messagehub.storage.v1\x1a\x17google/rpc/status.proto\x1a/messagehub/storage/v1/participant_service.proto\x1a\x19messagehub/v1/event.proto\x1a\x1dmessagehub/v1/statement.proto\"Z\n\x0f\x45xchangeRequest\x12\x34\n\noperations\x18\x01 \x03(\x0b\x32 .messagehub.storage.v1.Operation\x12\x11\n\tcancelled\x18\x02 \x03(\x03\"\x9d\x02\n\tOperation\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\x12\x16\n\x0esource_service\x18\x03 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x12\n\ntimeout_ms\x18\x06 \x01(\x03\x12-\n\tstatement\x18\x07 \x01(\x0b\x32\x18.messagehub.v1.StatementH\x00\x12%\n\x05\x65vent\x18\x08 \x01(\x0b\x32\x14.messagehub.v1.EventH\x00\x12\x11\n\tread_only\x18\t \x01(\x08\x12\x11\n\tsubmitted\x18\n \x01(\x08\x12\x0f\n\x07\x66ollows\x18\x1e \x01(\tB\t\n\x07\x63ontent\"Z\n\x10\x45xchangeResponse\x12\x30\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1e.messagehub.storage.v1.Outcome\x12\x14\n\x0c\x66rames_taken\x18\x02 \x01(\x03\"\xc3\x01\n\x07Outcome\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x16\n\x0eschema_version\x18\x03 \x01(\t\x12\x10\n\x08replayed\x18\x04 \x01(\x08\x12\x10\n\x08\x65vent_id\x18\x07 \x01(\t\x12*\n\x06result\x18\x05 \x01(\x0b\x32\x18.messagehub.v1.ResultSetH\x00\x12#\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\x90\x01\n\x0cQueryRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0esource_service\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12+\n\tstatement\x18\x04 \x01(\x0b\x32\x18.messagehub.v1.Statement\x12\x11\n\tpage_size\x18\x05 \x01(\x05\"c\n\rQueryResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x16\n\x0eschema_version\x18\x02 \x01(\t\x12(\n\x06result\x18\x03 \x01(\x0b\x32\x18.messagehub.v1.ResultSet\"p\n\x0bTailRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03\x12\x10\n\x08\x66rom_end\x18\x04 \x01(\x08\x12\x16\n\x0e\x63orrelation_id\x18\x05 \x01(\t\"n\n\x0cTailResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12$\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x14.messagehub.v1.Event\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x17\n\x0foldest_sequence\x18\x04 \x01(\x03\"V\n\x16LookUpOperationRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\"\x8f\x01\n\x17LookUpOperationResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12\x34\n\x06record\x18\x02 \x01(\x0b\x32$.messagehub.storage.v1.JournalRecord\x12/\n\x07outcome\x18\x03 \x01(\x0b\x32\x1e.messagehub.storage.v1.Outcome\"\xbb\x02\n\rJournalRecord\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\r\n\x05query\x18\x03 \x01(\t\x12(\n\x06result\x18\x04 \x01(\x0b\x32\x18.messagehub.v1.ResultSet\x12!\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.Status\x12#\n\x05\x65vent\x18\x06 \x01(\x0b\x32\x14.messagehub.v1.Event\x12\x0f\n\x07time_us\x18\x07 \x01(\x03\x12\x11\n\tsubmitted\x18\x08 \x01(\x08\x12\x16\n\x0etransaction_id\x18\t \x01(\t\x12=\n\x0btransaction\x18\n \x01(\x0b\x32(.messagehub.storage.v1.TransactionRecord\"B\n\x15WatchDatabasesRequest\x12\x11\n\tdatabases\x18\x01 \x03(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\"r\n\x16WatchDatabasesResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x37\n\tdatabases\x18\x03 \x03(\x0b\x32$.messagehub.storage.v1.DatabaseState\"\xb9\x01\n\rDatabaseState\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\x03\x12\x16\n\x0eschema_version\x18\x05 \x01(\t\x12\r\n\x05\x65poch\x18\x06 \x01(\t\x12:\n\x08in_doubt\x18\x07 \x01(\x0b\x32(.messagehub.storage.v1.TransactionRecord\"u\n\x14\x41\x64optDatabaseRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x10\n\x08\x63hecksum\x18\x04 \x01(\t\x12\r\n\x05\x63hunk\x18\x05 \x01(\x0c\"\'\n\x15\x41\x64optDatabaseResponse\x12\x0e\n\x06tables\x18\x01 \x03(\t\"\xf0\x01\n\x11SubscriptionState\x12\x14\n\x0csubscription\x18\x01 \x01(\t\x12\x11\n\tdatabases\x18\x02 \x03(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\x03\x12\x17\n\x0foldest_sequence\x18\x05 \x01(\x03\x12\x17\n\x0fnewest_sequence\x18\x06 \x01(\x03\x12\x0e\n\x06lag_us\x18\x07 \x01(\x03\x12\x17\n\x0f\x61\x63knowledged_us\x18\x08 \x01(\x03\x12\x12\n\ncut_off_us\x18\t \x01(\x03\x12\x10\n\x08\x63onsumer\x18\n \x01(\t\x12\x10\n\x08lease_ms\x18\x0b \x01(\x03\"\xa8\x02\n\x17OpenSubscriptionRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0esource_service\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x14\n\x0csubscription\x18\x04 \x01(\t\x12\x11\n\tdatabases\x18\x05 \x03(\t\x12?\n\x08position\x18\x06 \x01(\x0b\x32+.messagehub.storage.v1.SubscriptionPositionH\x00\x12\x12\n\x08\x65\x61rliest\x18\x07 \x01(\x08H\x00\x12\x10\n\x06latest\x18\x08 \x01(\x08H\x00\x12\x0e\n\x06holder\x18\t \x01(\t\x12\x10\n\x08\x63onsumer\x18\n \x01(\t\x12\x10\n\x08lease_ms\x18\x0b \x01(\x03\x42\x07\n\x05\x62\x65gin\"7\n\x14SubscriptionPosition\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\"l\n\x18OpenSubscriptionResponse\x12=\n\x08position\x18\x01 \x01(\x0b\x32+.messagehub.storage.v1.SubscriptionPosition\x12\x11\n\tdatabases\x18\x02 \x03(\t\"\x8e\x01\n\x18HoldSubscriptionsRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x36\n\x05holds\x18\x03 \x03(\x0b\x32\'.messagehub.storage.v1.SubscriptionHold\x12\x10\n\x08lease_ms\x18\x04 \x01(\x03\"P\n\x10SubscriptionHold\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x14\n\x0csubscription\x18\x02 \x01(\t\x12\x0e\n\x06holder\x18\x03 \x01(\t\"A\n\x19HoldSubscriptionsResponse\x12$\n\x08outcomes\x18\x01 \x03(\x0b\x32\x12.google.rpc.Status\"\xb7\x01\n\x1e\x41\x63knowledgeSubscriptionRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0esource_service\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x14\n\x0csubscription\x18\x04 \x01(\t\x12=\n\x08position\x18\x05 \x01(\x0b\x32+.messagehub.storage.v1.SubscriptionPosition\"!\n\x1f\x41\x63knowledgeSubscriptionResponse\"r\n\x18ListSubscriptionsRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0esource_service\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x14\n\x0csubscription\x18\x04 \x01(\t\"U\n\x19ListSubscriptionsResponse\x12\x38\n\x06states\x18\x01 \x03(\x0b\x32(.messagehub.storage.v1.SubscriptionState\"s\n\x19\x44\x65leteSubscriptionRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0esource_service\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x14\n\x0csubscription\x18\x04 \x01(\t\"\x1c\n\x1a\x44\x65leteSubscriptionResponse2\xd6\t\n\x0eStorageService\x12_\n\x08\x45xchange\x12&.messagehub.storage.v1.ExchangeRequest\x1a\'.messagehub.storage.v1.ExchangeResponse(\x01\x30\x01\x12T\n\x05Query\x12#.messagehub.storage.v1.QueryRequest\x1a$.messagehub.storage.v1.QueryResponse0\x01\x12Q\n\x04Tail\x12\".messagehub.storage.v1.TailRequest\x1a#.messagehub.storage.v1.TailResponse0\x01\x12p\n\x0fLookUpOperation\x12-.messagehub.storage.v1.LookUpOperationRequest\x1a..messagehub.storage.v1.LookUpOperationResponse\x12o\n\x0eWatchDatabases\x12,.messagehub.storage.v1.WatchDatabasesRequest\x1a-.messagehub.storage.v1.WatchDatabasesResponse0\x01\x12l\n\rAdoptDatabase\x12+.messagehub.storage.v1.AdoptDatabaseRequest\x1a,.messagehub.storage.v1.AdoptDatabaseResponse(\x01\x12s\n\x10OpenSubscription\x12..messagehub.storage.v1.OpenSubscriptionRequest\x1a/.messagehub.storage.v1.OpenSubscriptionResponse\x12v\n\x11HoldSubscriptions\x12/.messagehub.storage.v1.HoldSubscriptionsRequest\x1a\x30.messagehub.storage.v1.HoldSubscriptionsResponse\x12\x88\x01\n\x17\x41\x63knowledgeSubscription\x12\x35.messagehub.storage.v1.AcknowledgeSubscriptionRequest\x1a\x36.messagehub.storage.v1.AcknowledgeSubscriptionResponse\x12v\n\x11ListSubscriptions\x12/.messagehub.storage.v1.ListSubscriptionsRequest\x1a\x30.messagehub.storage.v1.ListSubscriptionsResponse\x12y\n\x12\x44\x65leteSubscription\x12\x30.messagehub.storage.v1.DeleteSubscriptionRequest\x1a\x31.messagehub.storage.v1.DeleteSubscriptionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+messagehub/storage/v1/storage_service.proto\x12\x15messagehub.storage.v1\x1a\x17google/rpc/status.proto\x1a/messagehub/storage/v1/participant_service.proto\x1a\"messagehub/storage/v1/schema.proto\x1a\x19messagehub/v1/event.proto\x1a\"messagehub/v1/schema_service.proto\x1a\x1dmessagehub/v1/statement.proto\"Z\n\x0f\x45xchangeRequest\x12\x34\n\noperations\x18\x01 \x03(\x0b\x32 .messagehub.storage.v1.Operation\x12\x11\n\tcancelled\x18\x02 \x03(\x03\"\xb5\x02\n\tOperation\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\x12\x16\n\x0esource_service\x18\x03 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x12\n\ntimeout_ms\x18\x06 \x01(\x03\x12-\n\tstatement\x18\x07 \x01(\x0b\x32\x18.messagehub.v1.StatementH\x00\x12%\n\x05\x65vent\x18\x08 \x01(\x0b\x32\x14.messagehub.v1.EventH\x00\x12\x11\n\tread_only\x18\t \x01(\x08\x12\x11\n\tsubmitted\x18\n \x01(\x08\x12\x0f\n\x07\x66ollows\x18\x1e \x01(\t\x12\x16\n\x0eschema_version\x18\x1f \x01(\tB\t\n\x07\x63ontent\"Z\n\x10\x45xchangeResponse\x12\x30\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1e.messagehub.storage.v1.Outcome\x12\x14\n\x0c\x66rames_taken\x18\x02 \x01(\x03\"\xc3\x01\n\x07Outcome\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x16\n\x0eschema_version\x18\x03 \x01(\t\x12\x10\n\x08replayed\x18\x04 \x01(\x08\x12\x10\n\x08\x65vent_id\x18\x07 \x01(\t\x12*\n\x06result\x18\x05 \x01(\x0b\x32\x18.messagehub.v1.ResultSetH\x00\x12#\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xa8\x01\n\x0cQueryRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0esource_service\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12+\n\tstatement\x18\x04 \x01(\x0b\x32\x18.messagehub.v1.Statement\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x16\n\x0eschema_version\x18\x06 \x01(\t\"c\n\rQueryResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x16\n\x0eschema_version\x18\x02 \x01(\t\x12(\n\x06result\x18\x03 \x01(\x0b\x32\x18.messagehub.v1.ResultSet\"p\n\x0bTailRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03\x12\x10\n\x08\x66rom_end\x18\x04 \x01(\x08\x12\x16\n\x0e\x63orrelation_id\x18\x05 \x01(\t\"n\n\x0cTailResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12$\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x14.messagehub.v1.Event\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x17\n\x0foldest_sequence\x18\x04 \x01(\x03\"V\n\x16LookUpOperationRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\"\x8f\x01\n\x17LookUpOperationResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12\x34\n\x06record\x18\x02 \x01(\x0b\x32$.messagehub.storage.v1.JournalRecord\x12/\n\x07outcome\x18\x03 \x01(\x0b\x32\x1e.messagehub.storage.v1.Outcome\"\xbb\x02\n\rJournalRecord\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\r\n\x05query\x18\x03 \x01(\t\x12(\n\x06result\x18\x04 \x01(\x0b\x32\x18.messagehub.v1.ResultSet\x12!\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.Status\x12#\n\x05\x65vent\x18\x06 \x01(\x0b\x32\x14.messagehub.v1.Event\x12\x0f\n\x07time_us\x18\x07 \x01(\x03\x12\x11\n\tsubmitted\x18\x08 \x01(\x08\x12\x16\n\x0etransaction_id\x18\t \x01(\t\x12=\n\x0btransaction\x18\n \x01(\x0b\x32(.messagehub.storage.v1.TransactionRecord\"B\n\x15WatchDatabasesRequest\x12\x11\n\tdatabases\x18\x01 \x03(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\"r\n\x16WatchDatabasesResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x37\n\tdatabases\x18\x03 \x03(\x0b\x32$.messagehub.storage.v1.DatabaseState\"\xb9\x01\n\rDatabaseState\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\x03\x12\x16\n\x0eschema_version\x18\x05 \x01(\t\x12\r\n\x05\x65poch\x18\x06 \x01(\t\x12:\n\x08in_doubt\x18\x07 \x01(\x0b\x32(.messagehub.storage.v1.TransactionRecord\"u\n\x14\x41\x64optDatabaseRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x10\n\x08\x63hecksum\x18\x04 \x01(\t\x12\r\n\x05\x63hunk\x18\x05 \x01(\x0c\"\'\n\x15\x41\x64optDatabaseResponse\x12\x0e\n\x06tables\x18\x01 \x03(\t\"\xf0\x01\n\x11SubscriptionState\x12\x14\n\x0csubscription\x18\x01 \x01(\t\x12\x11\n\tdatabases\x18\x02 \x03(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\x03\x12\x17\n\x0foldest_sequence\x18\x05 \x01(\x03\x12\x17\n\x0fnewest_sequence\x18\x06 \x01(\x03\x12\x0e\n\x06lag_us\x18\x07 \x01(\x03\x12\x17\n\x0f\x61\x63knowledged_us\x18\x08 \x01(\x03\x12\x12\n\ncut_off_us\x18\t \x01(\x03\x12\x10\n\x08\x63onsumer\x18\n \x01(\t\x12\x10\n\x08lease_ms\x18\x0b \x01(\x03\"\xa8\x02\n\x17OpenSubscriptionRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0esource_service\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x14\n\x0csubscription\x18\x04 \x01(\t\x12\x11\n\tdatabases\x18\x05 \x03(\t\x12?\n\x08position\x18\x06 \x01(\x0b\x32+.messagehub.storage.v1.SubscriptionPositionH\x00\x12\x12\n\x08\x65\x61rliest\x18\x07 \x01(\x08H\x00\x12\x10\n\x06latest\x18\x08 \x01(\x08H\x00\x12\x0e\n\x06holder\x18\t \x01(\t\x12\x10\n\x08\x63onsumer\x18\n \x01(\t\x12\x10\n\x08lease_ms\x18\x0b \x01(\x03\x42\x07\n\x05\x62\x65gin\"7\n\x14SubscriptionPosition\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\"l\n\x18OpenSubscriptionResponse\x12=\n\x08position\x18\x01 \x01(\x0b\x32+.messagehub.storage.v1.SubscriptionPosition\x12\x11\n\tdatabases\x18\x02 \x03(\t\"\x8e\x01\n\x18HoldSubscriptionsRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x36\n\x05holds\x18\x03 \x03(\x0b\x32\'.messagehub.storage.v1.SubscriptionHold\x12\x10\n\x08lease_ms\x18\x04 \x01(\x03\"P\n\x10SubscriptionHold\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x14\n\x0csubscription\x18\x02 \x01(\t\x12\x0e\n\x06holder\x18\x03 \x01(\t\"A\n\x19HoldSubscriptionsResponse\x12$\n\x08outcomes\x18\x01 \x03(\x0b\x32\x12.google.rpc.Status\"\xb7\x01\n\x1e\x41\x63knowledgeSubscriptionRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0esource_service\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x14\n\x0csubscription\x18\x04 \x01(\t\x12=\n\x08position\x18\x05 \x01(\x0b\x32+.messagehub.storage.v1.SubscriptionPosition\"!\n\x1f\x41\x63knowledgeSubscriptionResponse\"r\n\x18ListSubscriptionsRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0esource_service\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x14\n\x0csubscription\x18\x04 \x01(\t\"U\n\x19ListSubscriptionsResponse\x12\x38\n\x06states\x18\x01 \x03(\x0b\x32(.messagehub.storage.v1.SubscriptionState\"s\n\x19\x44\x65leteSubscriptionRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0esource_service\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x14\n\x0csubscription\x18\x04 \x01(\t\"\x1c\n\x1a\x44\x65leteSubscriptionResponse\"A\n\x15\x44\x65scribeSchemaRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\"\x8e\x01\n\x16\x44\x65scribeSchemaResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12,\n\x07history\x18\x02 \x03(\x0b\x32\x1b.messagehub.v1.SchemaChange\x12$\n\x06tables\x18\x03 \x03(\x0b\x32\x14.messagehub.v1.Table\x12\x0f\n\x07\x64rifted\x18\x04 \x01(\x08\"\xae\x01\n\x15RehearseSchemaRequest\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0esource_service\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12:\n\noperations\x18\x04 \x03(\x0b\x32&.messagehub.storage.v1.SchemaOperation\x12\x17\n\x0fwait_timeout_ms\x18\x05 \x01(\x03\"N\n\x16RehearseSchemaResponse\x12\x34\n\x07reports\x18\x01 \x03(\x0b\x32#.messagehub.storage.v1.SchemaReport2\xb4\x0b\n\x0eStorageService\x12_\n\x08\x45xchange\x12&.messagehub.storage.v1.ExchangeRequest\x1a\'.messagehub.storage.v1.ExchangeResponse(\x01\x30\x01\x12T\n\x05Query\x12#.messagehub.storage.v1.QueryRequest\x1a$.messagehub.storage.v1.QueryResponse0\x01\x12Q\n\x04Tail\x12\".messagehub.storage.v1.TailRequest\x1a#.messagehub.storage.v1.TailResponse0\x01\x12p\n\x0fLookUpOperation\x12-.messagehub.storage.v1.LookUpOperationRequest\x1a..messagehub.storage.v1.LookUpOperationResponse\x12o\n\x0eWatchDatabases\x12,.messagehub.storage.v1.WatchDatabasesRequest\x1a-.messagehub.storage.v1.WatchDatabasesResponse0\x01\x12l\n\rAdoptDatabase\x12+.messagehub.storage.v1.AdoptDatabaseRequest\x1a,.messagehub.storage.v1.AdoptDatabaseResponse(\x01\x12s\n\x10OpenSubscription\x12..messagehub.storage.v1.OpenSubscriptionRequest\x1a/.messagehub.storage.v1.OpenSubscriptionResponse\x12v\n\x11HoldSubscriptions\x12/.messagehub.storage.v1.HoldSubscriptionsRequest\x1a\x30.messagehub.storage.v1.HoldSubscriptionsResponse\x12\x88\x01\n\x17\x41\x63knowledgeSubscription\x12\x35.messagehub.storage.v1.AcknowledgeSubscriptionRequest\x1a\x36.messagehub.storage.v1.AcknowledgeSubscriptionResponse\x12v\n\x11ListSubscriptions\x12/.messagehub.storage.v1.ListSubscriptionsRequest\x1a\x30.messagehub.storage.v1.ListSubscriptionsResponse\x12y\n\x12\x44\x65leteSubscription\x12\x30.messagehub.storage.v1.DeleteSubscriptionRequest\x1a\x31.messagehub.storage.v1.DeleteSubscriptionResponse\x12m\n\x0e\x44\x65scribeSchema\x12,.messagehub.storage.v1.DescribeSchemaRequest\x1a-.messagehub.storage.v1.DescribeSchemaResponse\x12m\n\x0eRehearseSchema\x12,.messagehub.storage.v1.RehearseSchemaRequest\x1a-.messagehub.storage.v1.RehearseSchemaResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'messagehub.storage.v1.storage_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EXCHANGEREQUEST']._serialized_start=202
-  _globals['_EXCHANGEREQUEST']._serialized_end=292
-  _globals['_OPERATION']._serialized_start=295
-  _globals['_OPERATION']._serialized_end=580
-  _globals['_EXCHANGERESPONSE']._serialized_start=582
-  _globals['_EXCHANGERESPONSE']._serialized_end=672
-  _globals['_OUTCOME']._serialized_start=675
-  _globals['_OUTCOME']._serialized_end=870
-  _globals['_QUERYREQUEST']._serialized_start=873
-  _globals['_QUERYREQUEST']._serialized_end=1017
-  _globals['_QUERYRESPONSE']._serialized_start=1019
-  _globals['_QUERYRESPONSE']._serialized_end=1118
-  _globals['_TAILREQUEST']._serialized_start=1120
-  _globals['_TAILREQUEST']._serialized_end=1232
-  _globals['_TAILRESPONSE']._serialized_start=1234
-  _globals['_TAILRESPONSE']._serialized_end=1344
-  _globals['_LOOKUPOPERATIONREQUEST']._serialized_start=1346
-  _globals['_LOOKUPOPERATIONREQUEST']._serialized_end=1432
-  _globals['_LOOKUPOPERATIONRESPONSE']._serialized_start=1435
-  _globals['_LOOKUPOPERATIONRESPONSE']._serialized_end=1578
-  _globals['_JOURNALRECORD']._serialized_start=1581
-  _globals['_JOURNALRECORD']._serialized_end=1896
-  _globals['_WATCHDATABASESREQUEST']._serialized_start=1898
-  _globals['_WATCHDATABASESREQUEST']._serialized_end=1964
-  _globals['_WATCHDATABASESRESPONSE']._serialized_start=1966
-  _globals['_WATCHDATABASESRESPONSE']._serialized_end=2080
-  _globals['_DATABASESTATE']._serialized_start=2083
-  _globals['_DATABASESTATE']._serialized_end=2268
-  _globals['_ADOPTDATABASEREQUEST']._serialized_start=2270
-  _globals['_ADOPTDATABASEREQUEST']._serialized_end=2387
-  _globals['_ADOPTDATABASERESPONSE']._serialized_start=2389
-  _globals['_ADOPTDATABASERESPONSE']._serialized_end=2428
-  _globals['_SUBSCRIPTIONSTATE']._serialized_start=2431
-  _globals['_SUBSCRIPTIONSTATE']._serialized_end=2671
-  _globals['_OPENSUBSCRIPTIONREQUEST']._serialized_start=2674
-  _globals['_OPENSUBSCRIPTIONREQUEST']._serialized_end=2970
-  _globals['_SUBSCRIPTIONPOSITION']._serialized_start=2972
-  _globals['_SUBSCRIPTIONPOSITION']._serialized_end=3027
-  _globals['_OPENSUBSCRIPTIONRESPONSE']._serialized_start=3029
-  _globals['_OPENSUBSCRIPTIONRESPONSE']._serialized_end=3137
-  _globals['_HOLDSUBSCRIPTIONSREQUEST']._serialized_start=3140
-  _globals['_HOLDSUBSCRIPTIONSREQUEST']._serialized_end=3282
-  _globals['_SUBSCRIPTIONHOLD']._serialized_start=3284
-  _globals['_SUBSCRIPTIONHOLD']._serialized_end=3364
-  _globals['_HOLDSUBSCRIPTIONSRESPONSE']._serialized_start=3366
-  _globals['_HOLDSUBSCRIPTIONSRESPONSE']._serialized_end=3431
-  _globals['_ACKNOWLEDGESUBSCRIPTIONREQUEST']._serialized_start=3434
-  _globals['_ACKNOWLEDGESUBSCRIPTIONREQUEST']._serialized_end=3617
-  _globals['_ACKNOWLEDGESUBSCRIPTIONRESPONSE']._serialized_start=3619
-  _globals['_ACKNOWLEDGESUBSCRIPTIONRESPONSE']._serialized_end=3652
-  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_start=3654
-  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_end=3768
-  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_start=3770
-  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_end=3855
-  _globals['_DELETESUBSCRIPTIONREQUEST']._serialized_start=3857
-  _globals['_DELETESUBSCRIPTIONREQUEST']._serialized_end=3972
-  _globals['_DELETESUBSCRIPTIONRESPONSE']._serialized_start=3974
-  _globals['_DELETESUBSCRIPTIONRESPONSE']._serialized_end=4002
-  _globals['_STORAGESERVICE']._serialized_start=4005
-  _globals['_STORAGESERVICE']._serialized_end=5243
+  _globals['_EXCHANGEREQUEST']._serialized_start=274
+  _globals['_EXCHANGEREQUEST']._serialized_end=364
+  _globals['_OPERATION']._serialized_start=367
+  _globals['_OPERATION']._serialized_end=676
+  _globals['_EXCHANGERESPONSE']._serialized_start=678
+  _globals['_EXCHANGERESPONSE']._serialized_end=768
+  _globals['_OUTCOME']._serialized_start=771
+  _globals['_OUTCOME']._serialized_end=966
+  _globals['_QUERYREQUEST']._serialized_start=969
+  _globals['_QUERYREQUEST']._serialized_end=1137
+  _globals['_QUERYRESPONSE']._serialized_start=1139
+  _globals['_QUERYRESPONSE']._serialized_end=1238
+  _globals['_TAILREQUEST']._serialized_start=1240
+  _globals['_TAILREQUEST']._serialized_end=1352
+  _globals['_TAILRESPONSE']._serialized_start=1354
+  _globals['_TAILRESPONSE']._serialized_end=1464
+  _globals['_LOOKUPOPERATIONREQUEST']._serialized_start=1466
+  _globals['_LOOKUPOPERATIONREQUEST']._serialized_end=1552
+  _globals['_LOOKUPOPERATIONRESPONSE']._serialized_start=1555
+  _globals['_LOOKUPOPERATIONRESPONSE']._serialized_end=1698
+  _globals['_JOURNALRECORD']._serialized_start=1701
+  _globals['_JOURNALRECORD']._serialized_end=2016
+  _globals['_WATCHDATABASESREQUEST']._serialized_start=2018
+  _globals['_WATCHDATABASESREQUEST']._serialized_end=2084
+  _globals['_WATCHDATABASESRESPONSE']._serialized_start=2086
+  _globals['_WATCHDATABASESRESPONSE']._serialized_end=2200
+  _globals['_DATABASESTATE']._serialized_start=2203
+  _globals['_DATABASESTATE']._serialized_end=2388
+  _globals['_ADOPTDATABASEREQUEST']._serialized_start=2390
+  _globals['_ADOPTDATABASEREQUEST']._serialized_end=2507
+  _globals['_ADOPTDATABASERESPONSE']._serialized_start=2509
+  _globals['_ADOPTDATABASERESPONSE']._serialized_end=2548
+  _globals['_SUBSCRIPTIONSTATE']._serialized_start=2551
+  _globals['_SUBSCRIPTIONSTATE']._serialized_end=2791
+  _globals['_OPENSUBSCRIPTIONREQUEST']._serialized_start=2794
+  _globals['_OPENSUBSCRIPTIONREQUEST']._serialized_end=3090
+  _globals['_SUBSCRIPTIONPOSITION']._serialized_start=3092
+  _globals['_SUBSCRIPTIONPOSITION']._serialized_end=3147
+  _globals['_OPENSUBSCRIPTIONRESPONSE']._serialized_start=3149
+  _globals['_OPENSUBSCRIPTIONRESPONSE']._serialized_end=3257
+  _globals['_HOLDSUBSCRIPTIONSREQUEST']._serialized_start=3260
+  _globals['_HOLDSUBSCRIPTIONSREQUEST']._serialized_end=3402
+  _globals['_SUBSCRIPTIONHOLD']._serialized_start=3404
+  _globals['_SUBSCRIPTIONHOLD']._serialized_end=3484
+  _globals['_HOLDSUBSCRIPTIONSRESPONSE']._serialized_start=3486
+  _globals['_HOLDSUBSCRIPTIONSRESPONSE']._serialized_end=3551
+  _globals['_ACKNOWLEDGESUBSCRIPTIONREQUEST']._serialized_start=3554
+  _globals['_ACKNOWLEDGESUBSCRIPTIONREQUEST']._serialized_end=3737
+  _globals['_ACKNOWLEDGESUBSCRIPTIONRESPONSE']._serialized_start=3739
+  _globals['_ACKNOWLEDGESUBSCRIPTIONRESPONSE']._serialized_end=3772
+  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_start=3774
+  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_end=3888
+  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_start=3890
+  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_end=3975
+  _globals['_DELETESUBSCRIPTIONREQUEST']._serialized_start=3977
+  _globals['_DELETESUBSCRIPTIONREQUEST']._serialized_end=4092
+  _globals['_DELETESUBSCRIPTIONRESPONSE']._serialized_start=4094
+  _globals['_DELETESUBSCRIPTIONRESPONSE']._serialized_end=4122
+  _globals['_DESCRIBESCHEMAREQUEST']._serialized_start=4124
+  _globals['_DESCRIBESCHEMAREQUEST']._serialized_end=4189
+  _globals['_DESCRIBESCHEMARESPONSE']._serialized_start=4192
+  _globals['_DESCRIBESCHEMARESPONSE']._serialized_end=4334
+  _globals['_REHEARSESCHEMAREQUEST']._serialized_start=4337
+  _globals['_REHEARSESCHEMAREQUEST']._serialized_end=4511
+  _globals['_REHEARSESCHEMARESPONSE']._serialized_start=4513
+  _globals['_REHEARSESCHEMARESPONSE']._serialized_end=4591
+  _globals['_STORAGESERVICE']._serialized_start=4594
+  _globals['_STORAGESERVICE']._serialized_end=6054
 # @@protoc_insertion_point(module_scope)

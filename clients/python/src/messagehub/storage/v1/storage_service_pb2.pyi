@@ -11,7 +11,9 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
 from messagehub.storage.v1 import participant_service_pb2 as _participant_service_pb2
+from messagehub.storage.v1 import schema_pb2 as _schema_pb2
 from messagehub.v1 import event_pb2 as _event_pb2
+from messagehub.v1 import schema_service_pb2 as _schema_service_pb2
 from messagehub.v1 import statement_pb2 as _statement_pb2
 import builtins as _builtins
 import sys
@@ -71,6 +73,7 @@ class Operation(_message.Message):
     READ_ONLY_FIELD_NUMBER: _builtins.int
     SUBMITTED_FIELD_NUMBER: _builtins.int
     FOLLOWS_FIELD_NUMBER: _builtins.int
+    SCHEMA_VERSION_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Names the operation within the stream."""
     database: _builtins.str
@@ -93,6 +96,10 @@ class Operation(_message.Message):
     """The request id of the operation that must have an outcome first; empty = none.
     While the journal has nothing of that one, this one is refused with
     PREDECESSOR_MISSING and leaves nothing. What is recorded itself is replayed.
+    """
+    schema_version: _builtins.str
+    """The range of schema versions that a statement is written for; empty = any. Asked
+    in the statement's own transaction, refused with SCHEMA_MISMATCH.
     """
     @_builtins.property
     def statement(self) -> _statement_pb2.Statement:
@@ -118,10 +125,11 @@ class Operation(_message.Message):
         read_only: _builtins.bool = ...,
         submitted: _builtins.bool = ...,
         follows: _builtins.str = ...,
+        schema_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "event", b"event", "statement", b"statement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "correlation_id", b"correlation_id", "database", b"database", "event", b"event", "follows", b"follows", "number", b"number", "read_only", b"read_only", "request_id", b"request_id", "source_service", b"source_service", "statement", b"statement", "submitted", b"submitted", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "correlation_id", b"correlation_id", "database", b"database", "event", b"event", "follows", b"follows", "number", b"number", "read_only", b"read_only", "request_id", b"request_id", "schema_version", b"schema_version", "source_service", b"source_service", "statement", b"statement", "submitted", b"submitted", "timeout_ms", b"timeout_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["statement", "event"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
@@ -222,6 +230,7 @@ class QueryRequest(_message.Message):
     CORRELATION_ID_FIELD_NUMBER: _builtins.int
     STATEMENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    SCHEMA_VERSION_FIELD_NUMBER: _builtins.int
     database: _builtins.str
     """The database."""
     source_service: _builtins.str
@@ -230,6 +239,8 @@ class QueryRequest(_message.Message):
     """For the log."""
     page_size: _builtins.int
     """The most rows in a page; 0 = the storage server's default."""
+    schema_version: _builtins.str
+    """As in `Operation`."""
     @_builtins.property
     def statement(self) -> _statement_pb2.Statement:
         """The statement."""
@@ -242,10 +253,11 @@ class QueryRequest(_message.Message):
         correlation_id: _builtins.str = ...,
         statement: _statement_pb2.Statement | None = ...,
         page_size: _builtins.int = ...,
+        schema_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["statement", b"statement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "database", b"database", "page_size", b"page_size", "source_service", b"source_service", "statement", b"statement"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "database", b"database", "page_size", b"page_size", "schema_version", b"schema_version", "source_service", b"source_service", "statement", b"statement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1120,3 +1132,131 @@ class DeleteSubscriptionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteSubscriptionResponse: _TypeAlias = DeleteSubscriptionResponse  # noqa: Y015
+
+@_typing.final
+class DescribeSchemaRequest(_message.Message):
+    """Asks for a schema."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATABASE_FIELD_NUMBER: _builtins.int
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    database: _builtins.str
+    """The database."""
+    correlation_id: _builtins.str
+    """For the log."""
+    def __init__(
+        self,
+        *,
+        database: _builtins.str = ...,
+        correlation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "database", b"database"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeSchemaRequest: _TypeAlias = DescribeSchemaRequest  # noqa: Y015
+
+@_typing.final
+class DescribeSchemaResponse(_message.Message):
+    """A schema and how it came to be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    TABLES_FIELD_NUMBER: _builtins.int
+    DRIFTED_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """The current version; empty before the first update."""
+    drifted: _builtins.bool
+    """True if the shape is not what the last change left."""
+    @_builtins.property
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[_schema_service_pb2.SchemaChange]:
+        """Every change, oldest first."""
+
+    @_builtins.property
+    def tables(self) -> _containers.RepeatedCompositeFieldContainer[_schema_service_pb2.Table]:
+        """The tables and views as they are."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        history: _abc.Iterable[_schema_service_pb2.SchemaChange] | None = ...,
+        tables: _abc.Iterable[_schema_service_pb2.Table] | None = ...,
+        drifted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drifted", b"drifted", "history", b"history", "tables", b"tables", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeSchemaResponse: _TypeAlias = DescribeSchemaResponse  # noqa: Y015
+
+@_typing.final
+class RehearseSchemaRequest(_message.Message):
+    """Rehearses changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATABASE_FIELD_NUMBER: _builtins.int
+    SOURCE_SERVICE_FIELD_NUMBER: _builtins.int
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    OPERATIONS_FIELD_NUMBER: _builtins.int
+    WAIT_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    database: _builtins.str
+    """The database."""
+    source_service: _builtins.str
+    """The calling service."""
+    correlation_id: _builtins.str
+    """For the log."""
+    wait_timeout_ms: _builtins.int
+    """How long to wait until the database is free; TRANSACTION_CONFLICT after that."""
+    @_builtins.property
+    def operations(self) -> _containers.RepeatedCompositeFieldContainer[_schema_pb2.SchemaOperation]:
+        """What to run, in this order; nothing after what fails."""
+
+    def __init__(
+        self,
+        *,
+        database: _builtins.str = ...,
+        source_service: _builtins.str = ...,
+        correlation_id: _builtins.str = ...,
+        operations: _abc.Iterable[_schema_pb2.SchemaOperation] | None = ...,
+        wait_timeout_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "database", b"database", "operations", b"operations", "source_service", b"source_service", "wait_timeout_ms", b"wait_timeout_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RehearseSchemaRequest: _TypeAlias = RehearseSchemaRequest  # noqa: Y015
+
+@_typing.final
+class RehearseSchemaResponse(_message.Message):
+    """What they would do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reports(self) -> _containers.RepeatedCompositeFieldContainer[_schema_pb2.SchemaReport]:
+        """One for each operation that was run; a statement that failed has its error."""
+
+    def __init__(
+        self,
+        *,
+        reports: _abc.Iterable[_schema_pb2.SchemaReport] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reports", b"reports"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RehearseSchemaResponse: _TypeAlias = RehearseSchemaResponse  # noqa: Y015

@@ -90,6 +90,16 @@ class StorageServiceStub(object):
                 request_serializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.DeleteSubscriptionRequest.SerializeToString,
                 response_deserializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.DeleteSubscriptionResponse.FromString,
                 _registered_method=True)
+        self.DescribeSchema = channel.unary_unary(
+                '/messagehub.storage.v1.StorageService/DescribeSchema',
+                request_serializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.DescribeSchemaRequest.SerializeToString,
+                response_deserializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.DescribeSchemaResponse.FromString,
+                _registered_method=True)
+        self.RehearseSchema = channel.unary_unary(
+                '/messagehub.storage.v1.StorageService/RehearseSchema',
+                request_serializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.RehearseSchemaRequest.SerializeToString,
+                response_deserializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.RehearseSchemaResponse.FromString,
+                _registered_method=True)
 
 
 class StorageServiceServicer(object):
@@ -177,6 +187,20 @@ class StorageServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DescribeSchema(self, request, context):
+        """Tells the schema of one database and how it came to be.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RehearseSchema(self, request, context):
+        """Runs changes of one database's schema, reports, and leaves nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StorageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -234,6 +258,16 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     servicer.DeleteSubscription,
                     request_deserializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.DeleteSubscriptionRequest.FromString,
                     response_serializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.DeleteSubscriptionResponse.SerializeToString,
+            ),
+            'DescribeSchema': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeSchema,
+                    request_deserializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.DescribeSchemaRequest.FromString,
+                    response_serializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.DescribeSchemaResponse.SerializeToString,
+            ),
+            'RehearseSchema': grpc.unary_unary_rpc_method_handler(
+                    servicer.RehearseSchema,
+                    request_deserializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.RehearseSchemaRequest.FromString,
+                    response_serializer=messagehub_dot_storage_dot_v1_dot_storage__service__pb2.RehearseSchemaResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -534,6 +568,60 @@ class StorageService(object):
             '/messagehub.storage.v1.StorageService/DeleteSubscription',
             messagehub_dot_storage_dot_v1_dot_storage__service__pb2.DeleteSubscriptionRequest.SerializeToString,
             messagehub_dot_storage_dot_v1_dot_storage__service__pb2.DeleteSubscriptionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeSchema(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/messagehub.storage.v1.StorageService/DescribeSchema',
+            messagehub_dot_storage_dot_v1_dot_storage__service__pb2.DescribeSchemaRequest.SerializeToString,
+            messagehub_dot_storage_dot_v1_dot_storage__service__pb2.DescribeSchemaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RehearseSchema(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/messagehub.storage.v1.StorageService/RehearseSchema',
+            messagehub_dot_storage_dot_v1_dot_storage__service__pb2.RehearseSchemaRequest.SerializeToString,
+            messagehub_dot_storage_dot_v1_dot_storage__service__pb2.RehearseSchemaResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -63,6 +63,10 @@ class StorageServiceStub:
     """Tells how the named subscriptions of a service stand in one database."""
     DeleteSubscription: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.DeleteSubscriptionRequest, _storage_service_pb2.DeleteSubscriptionResponse]
     """Forgets a named subscription in one database."""
+    DescribeSchema: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.DescribeSchemaRequest, _storage_service_pb2.DescribeSchemaResponse]
+    """Tells the schema of one database and how it came to be."""
+    RehearseSchema: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.RehearseSchemaRequest, _storage_service_pb2.RehearseSchemaResponse]
+    """Runs changes of one database's schema, reports, and leaves nothing."""
 
 @_typing.type_check_only
 class StorageServiceAsyncStub(StorageServiceStub):
@@ -97,6 +101,10 @@ class StorageServiceAsyncStub(StorageServiceStub):
     """Tells how the named subscriptions of a service stand in one database."""
     DeleteSubscription: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.DeleteSubscriptionRequest, _storage_service_pb2.DeleteSubscriptionResponse]  # type: ignore[assignment]
     """Forgets a named subscription in one database."""
+    DescribeSchema: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.DescribeSchemaRequest, _storage_service_pb2.DescribeSchemaResponse]  # type: ignore[assignment]
+    """Tells the schema of one database and how it came to be."""
+    RehearseSchema: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.RehearseSchemaRequest, _storage_service_pb2.RehearseSchemaResponse]  # type: ignore[assignment]
+    """Runs changes of one database's schema, reports, and leaves nothing."""
 
 class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
     """Executes on databases. It trusts its caller: routes and grants are the hub's."""
@@ -194,5 +202,21 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_storage_service_pb2.DeleteSubscriptionResponse, _abc.Awaitable[_storage_service_pb2.DeleteSubscriptionResponse]]:
         """Forgets a named subscription in one database."""
+
+    @_abc_1.abstractmethod
+    def DescribeSchema(
+        self,
+        request: _storage_service_pb2.DescribeSchemaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_service_pb2.DescribeSchemaResponse, _abc.Awaitable[_storage_service_pb2.DescribeSchemaResponse]]:
+        """Tells the schema of one database and how it came to be."""
+
+    @_abc_1.abstractmethod
+    def RehearseSchema(
+        self,
+        request: _storage_service_pb2.RehearseSchemaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_service_pb2.RehearseSchemaResponse, _abc.Awaitable[_storage_service_pb2.RehearseSchemaResponse]]:
+        """Runs changes of one database's schema, reports, and leaves nothing."""
 
 def add_StorageServiceServicer_to_server(servicer: StorageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
