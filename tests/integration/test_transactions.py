@@ -301,8 +301,8 @@ async def test_another_service_sees_only_what_it_may_read(
 @pytest.mark.parametrize(
     ("name", "code", "reason"),
     [
-        (f"{CHARACTER}/{uuid.uuid4()}", "NOT_FOUND", "TRANSACTION_NOT_FOUND"),
-        (f"nowhere_db/{uuid.uuid4()}", "NOT_FOUND", "TRANSACTION_NOT_FOUND"),
+        (f"{CHARACTER}/01890a5d-ac96-774b-bcce-b302099a8057", "NOT_FOUND", "TRANSACTION_NOT_FOUND"),
+        ("nowhere_db/01890a5d-ac96-774b-bcce-b302099a8057", "NOT_FOUND", "TRANSACTION_NOT_FOUND"),
         ("nonsense", "INVALID_ARGUMENT", "INVALID_REQUEST"),
         ("", "INVALID_ARGUMENT", "INVALID_REQUEST"),
     ],

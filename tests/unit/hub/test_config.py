@@ -119,8 +119,10 @@ def test_what_does_not_fit_is_refused_with_its_place(tmp_path, text, place):
             "[hub] message_bytes_max must not be above pending_bytes_max (67,108,864, the default)",
         ),
         (
-            "[hub]\nevent_message_bytes_max = 2_000\nmessage_bytes_max = 1_000\n"
-            "transaction_bytes_max = 500",
+            """[hub]
+            event_message_bytes_max = 2_000
+            message_bytes_max = 1_000
+            transaction_bytes_max = 500""",
             "[hub] message_bytes_max must not be below event_message_bytes_max (2,000, ",
         ),
         (
