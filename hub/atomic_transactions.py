@@ -4,7 +4,6 @@ import asyncio
 import os
 import random
 import time
-from contextlib import suppress
 from typing import Any, Final
 
 from hub.api.checks import RequestChecks
@@ -102,9 +101,7 @@ class AtomicTransactions:
     async def stop(self, seconds: float) -> None:
         """Rolls back what is open, when no call comes any more; what takes longer others end."""
         reason = ShuttingDown("the hub that it was open in has stopped")
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._interactive.close(reason)
+        self._interactive.close(reason)
         await self._background.close(seconds)
         await self._resolver.stop()
 

@@ -14,7 +14,7 @@ from hub.core.backoff import Backoff
 from hub.core.transactions.attempt import Attempt
 from hub.core.transactions.cuts import Cuts
 from hub.core.transactions.endings import Endings
-from hub.core.transactions.limits import WORKING_SHARE
+from hub.core.transactions.limits import ANSWER_SHARE, WORKING_SHARE
 from hub.core.transactions.live_attempts import LiveAttempts
 from hub.core.transactions.locks import LockTable
 from hub.core.transactions.states import Happening, Phase
@@ -132,7 +132,7 @@ class Coordinator:
         run = _Run(call, deadline=deadline, backoff=around.backoff())
         working = around.background.start(self._run(run), name="transaction")
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds * ANSWER_SHARE):
                 return await asyncio.shield(working)
         except TimeoutError:
             raise self._late(run) from None

@@ -1,6 +1,7 @@
 """An operator ends a transaction whose home cannot tell any more how it ended."""
 
 import logging
+from typing import Final
 
 from hub.core.transactions.inquiries import Inquiries
 from hub.core.transactions.surroundings import Surroundings
@@ -13,6 +14,9 @@ from hub.core.transactions.transaction import (
     State,
 )
 from messagehub.errors import Cancelled, HubError, StorageUnavailable
+
+# Look, end, look again.
+STEPS: Final = 3
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +37,7 @@ class Forcing:
         if standing.state is not State.IN_DOUBT:
             return standing
         header, participants = standing.header, self._around.participants
+        seconds /= STEPS
         records = await each(
             participants.look_up(name, header.transaction_id, seconds=seconds)
             for name in header.others

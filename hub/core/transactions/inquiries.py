@@ -5,7 +5,7 @@ doubt, and one that nobody can find is not declared unknown before every databas
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from hub.core.transactions import standings
 from hub.core.transactions.live_attempts import LiveAttempts
@@ -16,7 +16,9 @@ from hub.core.transactions.together import each
 from hub.core.transactions.transaction import PartState, Record, Standing, State, home_of
 from messagehub.errors import HubError, StorageUnavailable, TransactionNotFound
 
-RECORDS_MAX = 1000
+RECORDS_MAX: Final = 1000
+# Who is asked after one another shares the caller's time.
+STEPS: Final = 2
 
 
 class Selection(NamedTuple):
@@ -55,6 +57,8 @@ class Inquiries:
 
     async def get(self, transaction_id: str, seconds: float) -> Standing:
         """Tells where a transaction stands; raises `TransactionNotFound`."""
+        # A home that is silent must leave time to ask the others.
+        seconds /= STEPS
         home = home_of(transaction_id)
         if home not in self._databases:
             raise _not_found(transaction_id)
@@ -80,6 +84,7 @@ class Inquiries:
 
     async def page(self, readable: Iterable[str], selection: Selection, seconds: float) -> Page:
         """Gives the transactions of databases that are in some states, oldest first."""
+        seconds /= STEPS
         databases = list(readable)
         ended = bool(selection.states & {State.COMMITTED, State.ROLLED_BACK})
         answers = await each(

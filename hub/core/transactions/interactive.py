@@ -15,7 +15,7 @@ from hub.core.transactions.beginning import Beginning
 from hub.core.transactions.cuts import Cuts
 from hub.core.transactions.finishing import Finishing, unknown
 from hub.core.transactions.keeper import Keeper, too_late
-from hub.core.transactions.limits import WORKING_SHARE
+from hub.core.transactions.limits import ANSWER_SHARE, WORKING_SHARE
 from hub.core.transactions.live_attempts import LiveAttempts
 from hub.core.transactions.locks import LockTable
 from hub.core.transactions.open_parts import OpenParts
@@ -200,17 +200,13 @@ class Interactive:
             )
         return ended
 
-    async def close(self, reason: HubError) -> None:
-        """Rolls back what this hub began, for a hub that stops; others keep what they began."""
-        endings = []
+    def close(self, reason: HubError) -> None:
+        """Begins to roll back what this hub began; others go on with what they began."""
         for one in self._served.all():
-            if one.ending is None and one.begun_here:
-                self._start_end(one, self._roll_back(one, reason))
-            if one.ending is None:
+            if one.begun_here:
+                self._expire(one, reason)
+            elif one.ending is None:
                 self._served.forget(one)
-            else:
-                endings.append(one.ending)
-        await asyncio.gather(*endings, return_exceptions=True)
 
     async def _open(
         self, transaction_id: str, source_service: str, seconds: float
@@ -233,7 +229,7 @@ class Interactive:
         if one.ending is None:
             raise unknown(one.header)
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds * ANSWER_SHARE):
                 return await asyncio.shield(one.ending)
         except TimeoutError:
             raise unknown(one.header) from None

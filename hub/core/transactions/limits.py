@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Final
 
-# Which part of a caller's time the hub works in; the rest is for its answer to arrive.
+# Which part of a caller's time the hub works in, and when it answers at the latest; the rest is for
+# the answer to arrive.
 WORKING_SHARE: Final = 0.95
+ANSWER_SHARE: Final = 0.98
 
 
 @dataclass(frozen=True, slots=True)

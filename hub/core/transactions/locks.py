@@ -7,6 +7,7 @@ them. Whoever takes several takes them in sorted order, so nobody can wait in a 
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from messagehub.errors import TransactionConflict
 
@@ -37,7 +38,9 @@ class _Lock:
             if turn.done() and not turn.cancelled():
                 self.give_back(shared=shared)
             else:
-                self.waiting.remove((turn, shared))
+                # It may have been passed over already, by who gave the lock back just now.
+                with suppress(ValueError):
+                    self.waiting.remove((turn, shared))
                 self._pass_on()
             raise
 

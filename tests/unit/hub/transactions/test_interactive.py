@@ -453,7 +453,8 @@ def test_a_hub_that_stops_rolls_back_what_it_began():
             mine, theirs = await begin(hub, "a"), await begin(other, "b", "c")
             await join(hub, mine, "a", "add", "x", 1)
             await join(hub, theirs, "b", "add", "x", 1)
-            await hub.interactive.close(ShuttingDown("the hub stops"))
+            hub.interactive.close(ShuttingDown("the hub stops"))
+            await hub.background.close(5.0)
             with pytest.raises(TransactionExpired):
                 await commit(other, mine)
             await commit(other, theirs)

@@ -87,6 +87,23 @@ def test_one_who_goes_away_leaves_the_way_free():
     run(live())
 
 
+def test_one_who_goes_away_just_before_its_turn_is_passed_over():
+    async def live():
+        table = LockTable()
+        held = await table.take(["a"], seconds=1.0)
+        going = asyncio.ensure_future(table.take(["a"], seconds=10.0))
+        staying = asyncio.ensure_future(table.take(["a"], seconds=10.0))
+        await asyncio.sleep(0.1)
+        going.cancel()
+        held.release_all()
+        with pytest.raises(asyncio.CancelledError):
+            await going
+        (await staying).release_all()
+        assert table.idle
+
+    run(live())
+
+
 def test_locks_are_given_back_one_by_one():
     async def live():
         table = LockTable()
