@@ -37,7 +37,10 @@ SEED_BYTES: Final = 32
 
 
 class AtomicTransactions:
-    """`service` and `joined` for the edge; the resolver follows the status until `stop`."""
+    """`service` and `joined` for the edge, `coordinator` for schemas.
+
+    The resolver follows the status until `stop`.
+    """
 
     def __init__(
         self,
@@ -88,10 +91,11 @@ class AtomicTransactions:
             is_stuck=self._resolver.is_stuck,
         )
         self.joined = JoinedStatements(routes=routes, interactive=self._interactive)
+        self.coordinator = Coordinator(surroundings, endings, live, lanes=lanes, commits=commits)
         self.service = TransactionService(
             routes=routes,
             checks=TransactionChecks(config, routes=routes, checks=checks),
-            coordinator=Coordinator(surroundings, endings, live, lanes=lanes, commits=commits),
+            coordinator=self.coordinator,
             cuts=cuts,
             interactive=self._interactive,
             inquiries=inquiries,

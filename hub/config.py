@@ -5,6 +5,8 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct, field
 
+from messagehub.errors import InvalidRequest
+from messagehub.schema.ranges import parse_range
 from messagehub.serving import configuration
 from messagehub.serving.settings import (
     BETWEEN_SERVERS,
@@ -165,6 +167,13 @@ class HubConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     transaction_retry_seconds_min: Seconds = 0.01
     transaction_retry_seconds_max: Seconds = 0.5
 
+    # Schemas: how many versions one call may lead to, how long it may take with all its scripts,
+    # and the ranges of versions that databases should be in, such as ">=1.2 <2"; they are shown,
+    # and nothing is refused for them.
+    schema_updates_max: Positive = 1_000
+    schema_seconds_max: Seconds = 600.0
+    required_versions: dict[Name, str] = field(default_factory=dict)
+
     # Watches of the status.
     status_watchers_max: Positive = 1_000
     status_changes_max: Positive = 256
@@ -206,6 +215,21 @@ def _transactions(known: Known) -> str | None:
     )
 
 
+def _required_versions(known: Known) -> str | None:
+    """Checks that what is required of schemas can be read, and of databases that are there."""
+    config: HubConfig = known.settings  # type: ignore[assignment]
+    place = known.place("required_versions")
+    owned = set(config.services.values())
+    for database, wanted in config.required_versions.items():
+        if database not in owned:
+            return f"{place}: there is no database {database}; there are {', '.join(sorted(owned))}"
+        try:
+            parse_range(wanted)
+        except InvalidRequest:
+            return f"{place}.{database} must be a range of versions, such as >=1.2 <2"
+    return None
+
+
 def _routes(known: Known) -> str | None:
     """Checks that grants and databases name what is configured, and that grants have an effect."""
     config: HubConfig = known.settings  # type: ignore[assignment]
@@ -234,6 +258,7 @@ def _routes(known: Known) -> str | None:
 CHECKS: Final[tuple[Check, ...]] = (
     listens,
     _routes,
+    _required_versions,
     *(
         AtMost("message_bytes_max", key, f"the largest {what} would never be accepted")
         for key, what in (("pending_bytes_max", "message"), ("inbox_bytes_max", "operation"))

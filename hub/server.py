@@ -9,7 +9,7 @@ from typing import Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from hub.api import event_service
+from hub.api import event_service, schema_service
 from hub.api.checks import RequestChecks
 from hub.api.event_service import EventService
 from hub.api.hub_service import HubService
@@ -27,6 +27,7 @@ from hub.core.subscriptions.named_subscriptions import NamedSubscriptions
 from hub.core.subscriptions.subscription_store import SubscriptionStore
 from hub.guaranteed_delivery import GuaranteedDelivery
 from hub.guarded_storage import GuardedStorage
+from hub.schema_coordination import SchemaCoordination
 from hub.storage_connections import StorageConnections
 from messagehub.serving.drain import FAREWELL_SECONDS, Drain
 from messagehub.serving.health import READY, HealthBoard
@@ -36,7 +37,6 @@ from messagehub.v1 import (
     backup_service_pb2_grpc,
     hub_service_pb2,
     hub_service_pb2_grpc,
-    schema_service_pb2,
     schema_service_pb2_grpc,
     storage_service_pb2,
     storage_service_pb2_grpc,
@@ -50,10 +50,15 @@ HUB_SERVICE: Final = hub_service_pb2.DESCRIPTOR.services_by_name["HubService"].f
 TRANSACTION_SERVICE: Final = transaction_service_pb2.DESCRIPTOR.services_by_name[
     "TransactionService"
 ].full_name
-BUILT_SERVICES: Final = (STORAGE_SERVICE, TRANSACTION_SERVICE, event_service.FULL_NAME, HUB_SERVICE)
+BUILT_SERVICES: Final = (
+    STORAGE_SERVICE,
+    TRANSACTION_SERVICE,
+    event_service.FULL_NAME,
+    HUB_SERVICE,
+    schema_service.FULL_NAME,
+)
 # In the contract, but every RPC answers NOT_IMPLEMENTED, so their health is never SERVING.
 UNBUILT_SERVICES: Final = (
-    schema_service_pb2.DESCRIPTOR.services_by_name["SchemaService"].full_name,
     backup_service_pb2.DESCRIPTOR.services_by_name["BackupService"].full_name,
 )
 
@@ -123,6 +128,14 @@ class HubServer:
             checks=checks,
             status=self._status,
         )
+        self._schemas = SchemaCoordination(
+            config,
+            routes=routes,
+            router=router,
+            storage=calls,
+            coordinator=self._transactions.coordinator,
+            announcements=self._later.inbox,
+        )
         fanout = _fanout(config, journal)
         self._named = _named_subscriptions(config, self._guarded.subscriptions, fanout)
         self._events = EventService(
@@ -133,6 +146,7 @@ class HubServer:
             operation_requests=OperationRequests(
                 submissions=self._later.submissions, checks=checks
             ),
+            schema_requests=self._schemas.requests,
             event_bytes_max=config.event_bytes_max,
         )
         self._add_services(routes, router, checks)
@@ -152,6 +166,7 @@ class HubServer:
             self._drain.finish(self._config.drain_seconds),
             self._later.stop(self._config.drain_seconds),
         )
+        await self._schemas.stop(self._config.drain_seconds)
         await self._transactions.stop(self._config.drain_seconds)
         await self._server.stop(FAREWELL_SECONDS)
         await self._named.close()
@@ -200,6 +215,7 @@ class HubServer:
         transaction_service_pb2_grpc.add_TransactionServiceServicer_to_server(
             self._transactions.service, server
         )
+        schema_service_pb2_grpc.add_SchemaServiceServicer_to_server(self._schemas.service, server)
         event_service.add_to_server(self._events, server)
         hub_service_pb2_grpc.add_HubServiceServicer_to_server(hub_service, server)
         _add_unbuilt(server)
@@ -252,10 +268,6 @@ def _named_subscriptions(
 
 def _add_unbuilt(server: grpc.aio.Server) -> None:
     """Registers what only the contract knows: the generated methods, which answer UNIMPLEMENTED."""
-    schema_service_pb2_grpc.add_SchemaServiceServicer_to_server(
-        schema_service_pb2_grpc.SchemaServiceServicer(),  # type: ignore[abstract]
-        server,
-    )
     backup_service_pb2_grpc.add_BackupServiceServicer_to_server(
         backup_service_pb2_grpc.BackupServiceServicer(),  # type: ignore[abstract]
         server,

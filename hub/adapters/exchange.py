@@ -25,6 +25,7 @@ from messagehub.errors import (
 )
 from messagehub.status import from_status
 from messagehub.storage.v1 import storage_service_pb2 as storage
+from messagehub.v1.event_pb2 import OperationRequest
 from messagehub.v1.statement_pb2 import Statement
 
 MILLISECONDS: Final = 1000
@@ -274,6 +275,9 @@ def _add(frame: storage.ExchangeRequest, number: int, operation: Operation, seco
     )
     if isinstance(operation.content, Statement):
         added.statement.CopyFrom(operation.content)
+    elif isinstance(operation.content, OperationRequest):
+        added.statement.CopyFrom(operation.content.statement)
+        added.schema_version = operation.content.schema_version
     else:
         added.event.CopyFrom(operation.content)
 

@@ -17,7 +17,7 @@ from hub.adapters.storage_failures import decoded
 from hub.adapters.transaction_messages import from_record
 from hub.config import HubConfig
 from hub.core.backoff import Backoff
-from hub.core.ports import Adoption, Page, Reading, Recorded
+from hub.core.ports import Adoption, Page, Reading, Recorded, Rehearsal
 from hub.core.routing.placement import Placement
 from hub.core.status import DatabaseState
 from messagehub.errors import HubError, StorageUnavailable
@@ -25,6 +25,7 @@ from messagehub.serving.interceptor import TRANSPORT_HEADROOM_BYTES
 from messagehub.status import from_status
 from messagehub.storage.v1 import storage_service_pb2 as storage
 from messagehub.storage.v1 import storage_service_pb2_grpc as storage_grpc
+from messagehub.v1.event_pb2 import OperationRequest
 
 MILLISECONDS: Final = 1000
 # How a session ends. A write that finds its call over is an `InvalidStateError`.
@@ -104,9 +105,13 @@ class StorageGateway:
             database=reading.database,
             source_service=reading.source_service,
             correlation_id=reading.correlation_id,
-            statement=reading.statement,
             page_size=reading.page_size,
         )
+        asked = reading.statement
+        if isinstance(asked, OperationRequest):
+            request.schema_version = asked.schema_version
+            asked = asked.statement
+        request.statement.CopyFrom(asked)
         call = self._stub.Query(request, timeout=seconds)
         try:
             async for page in call:
@@ -140,6 +145,30 @@ class StorageGateway:
             result=None if failed else outcome.result,
             error=from_status(outcome.error) if failed else None,
         )
+
+    async def describe_schema(self, database: str, *, correlation_id: str, seconds: float) -> Any:
+        """Tells the schema of a database; see `hub.core.ports.Storage`."""
+        self._require_connection()
+        request = storage.DescribeSchemaRequest(database=database, correlation_id=correlation_id)
+        try:
+            return await self._stub.DescribeSchema(request, timeout=seconds)
+        except grpc.aio.AioRpcError as failure:
+            raise self._decoded(failure) from None
+
+    async def rehearse_schema(self, rehearsal: Rehearsal, seconds: float) -> Sequence[Any]:
+        """Runs changes of a schema that leave nothing; see `hub.core.ports.Storage`."""
+        self._require_connection()
+        request = storage.RehearseSchemaRequest(
+            database=rehearsal.database,
+            source_service=rehearsal.source_service,
+            correlation_id=rehearsal.correlation_id,
+            operations=rehearsal.operations,
+            wait_timeout_ms=int(seconds * MILLISECONDS / 2),
+        )
+        try:
+            return tuple((await self._stub.RehearseSchema(request, timeout=seconds)).reports)
+        except grpc.aio.AioRpcError as failure:
+            raise self._decoded(failure) from None
 
     async def adopt(self, adoption: Adoption, seconds: float) -> Sequence[str]:
         """Streams a file; see `hub.core.ports.Storage`."""

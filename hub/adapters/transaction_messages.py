@@ -19,6 +19,7 @@ from hub.core.transactions.transaction import (
 from messagehub.errors import HubError
 from messagehub.status import from_status, to_status
 from messagehub.storage.v1 import participant_service_pb2 as storage
+from messagehub.storage.v1.schema_pb2 import SchemaOperation, SchemaReport
 
 MILLISECONDS: Final = 1000
 STEPS: Final = {
@@ -143,12 +144,15 @@ def _from_header(header: storage.TransactionHeader) -> Header:
 
 
 def _operation(operation: PartOperation) -> storage.ParticipantOperation:
+    content = operation.statement
+    shapes = isinstance(content, SchemaOperation)
     return storage.ParticipantOperation(
         index=operation.place,
         request_id=operation.request_id,
         read_only=operation.read_only,
         schema_version=operation.schema_version,
-        statement=operation.statement,
+        statement=None if shapes else content,
+        schema=content if shapes else None,
     )
 
 
@@ -162,14 +166,21 @@ def _decision(decision: Decision) -> storage.TransactionDecision:
             )
             for one in decision.participants
         ],
-        results=[
-            storage.ParticipantResult(
-                index=one.place, database=one.database, sequence=one.sequence, result=one.result
-            )
-            for one in decision.results
-        ],
+        results=[_result(one) for one in decision.results],
+    )
+
+
+def _result(one: PartResult) -> storage.ParticipantResult:
+    shaped = isinstance(one.result, SchemaReport)
+    return storage.ParticipantResult(
+        index=one.place,
+        database=one.database,
+        sequence=one.sequence,
+        result=None if shaped else one.result,
+        schema=one.result if shaped else None,
     )
 
 
 def _from_result(result: storage.ParticipantResult) -> PartResult:
-    return PartResult(result.index, result.database, result.sequence, result.result)
+    given = result.schema if result.HasField("schema") else result.result
+    return PartResult(result.index, result.database, result.sequence, given)

@@ -7,8 +7,10 @@ from typing import Final, Protocol
 from google.protobuf.duration_pb2 import Duration
 
 from hub.config import HubConfig
-from messagehub.errors import HubError, InvalidRequest, NotBuiltYet
+from messagehub.errors import HubError, InvalidRequest
 from messagehub.request_ids import new_request_id
+from messagehub.schema.ranges import parse_range
+from messagehub.v1.event_pb2 import OperationRequest
 from messagehub.v1.statement_pb2 import Statement
 
 _CANONICAL_UUID: Final = re.compile(
@@ -66,13 +68,15 @@ def positive_seconds(duration: Duration, field: str) -> float:
     return nanoseconds / NANOSECONDS
 
 
-def refuse_unbuilt(*, schema_version: str) -> None:
-    """Raises `NotBuiltYet` for a precondition that nobody would check yet."""
-    if schema_version:
-        raise NotBuiltYet(
-            "schema_version is part of the contract but not built yet: leave it empty",
-            fields={"schema_version": "must be empty"},
-        )
+def written_for(statement: Statement, schema_version: str) -> Statement | OperationRequest:
+    """Gives a statement together with the range of schema versions that it is written for.
+
+    Raises `InvalidRequest` for what is no range; an empty one is any version.
+    """
+    if not schema_version:
+        return statement
+    parse_range(schema_version)
+    return OperationRequest(statement=statement, schema_version=schema_version)
 
 
 class RequestChecks:

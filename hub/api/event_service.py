@@ -10,6 +10,7 @@ from hub.api.checks import request_id_or_new
 from hub.api.event_checks import check_draft, check_start, event_filter_of
 from hub.api.event_messages import EventMessages
 from hub.api.operation_requests import OperationRequests
+from hub.api.schema_requests import SchemaRequests
 from hub.api.subscription_messages import (
     acknowledged,
     check_consumer,
@@ -18,7 +19,7 @@ from hub.api.subscription_messages import (
 )
 from hub.core.events import cursor
 from hub.core.events.event_filter import EventFilter
-from hub.core.events.event_types import OPERATION_REQUEST
+from hub.core.events.event_types import OPERATION_REQUEST, SCHEMA_REQUEST
 from hub.core.events.fanout import Fanout
 from hub.core.events.journal import Position, Start
 from hub.core.events.subscription import Batch, Subscription
@@ -53,11 +54,13 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
         fanout: Fanout,
         named: NamedSubscriptions,
         operation_requests: OperationRequests,
+        schema_requests: SchemaRequests,
         event_bytes_max: int,
     ) -> None:
         self._routes = routes
         self._router = router
         self._operation_requests = operation_requests
+        self._schema_requests = schema_requests
         self._fanout = fanout
         self._named = named
         self._event_bytes_max = event_bytes_max
@@ -87,6 +90,8 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
         draft = request.event
         if draft.type == OPERATION_REQUEST:
             return await self._operation_requests.submit(request)
+        if draft.type == SCHEMA_REQUEST:
+            return await self._schema_requests.run(request)
         check_draft(draft, event_bytes_max=self._event_bytes_max)
         with _database_field("event.database"):
             route = self._routes.resolve_writable(request.source_service, draft.database)

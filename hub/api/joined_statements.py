@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from hub.api.checks import request_id_or_new
+from hub.api.checks import request_id_or_new, written_for
 from hub.core.routing.routes import Routes
 from hub.core.transactions.interactive import Interactive
 from hub.core.transactions.transaction import Advanced, PartOperation
@@ -50,6 +50,7 @@ class JoinedStatements:
     async def _run(self, request: Any, *, read_only: bool) -> tuple[str, Advanced]:
         route = self._routes.resolve(request.source_service, request.database)
         statement: Statement = request.statement
+        written_for(statement, request.schema_version)
         answer = await self._interactive.execute(
             request.transaction_id,
             request.source_service,
@@ -58,7 +59,7 @@ class JoinedStatements:
                 place=0,
                 request_id=request_id_or_new(request.request_id),
                 read_only=read_only or route.read_only,
-                schema_version="",
+                schema_version=request.schema_version,
                 statement=statement,
             ),
             correlation_id=request.correlation_id,

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from hub.api.checks import RequestChecks, refuse_unbuilt, request_id_or_new
+from hub.api.checks import RequestChecks, request_id_or_new, written_for
 from hub.core.delivery.submissions import Submissions
 from hub.core.routing.router import Draft
 from messagehub.errors import HubError, InvalidRequest
-from messagehub.v1.event_pb2 import EventDraft
+from messagehub.v1.event_pb2 import EventDraft, OperationRequest
 from messagehub.v1.event_service_pb2 import PublishEventRequest, PublishEventResponse
+from messagehub.v1.statement_pb2 import Statement
 
 PATH: Final = "event.operation_request"
 
@@ -24,13 +25,13 @@ class OperationRequests:
     async def submit(self, request: PublishEventRequest) -> PublishEventResponse:
         """Accepts the operation; the request itself leaves no event, so it has no sequence."""
         draft = request.event
-        self._check(draft)
+        content = self._check(draft)
         with _fields_below("event", only=("database",)):
             entry, replayed = await self._submissions.submit(
                 Draft(
                     draft.database,
                     request_id_or_new(request.request_id),
-                    draft.operation_request.statement,
+                    content,
                 ),
                 source_service=request.source_service,
                 correlation_id=request.correlation_id,
@@ -41,15 +42,16 @@ class OperationRequests:
             replayed=replayed,
         )
 
-    def _check(self, draft: EventDraft) -> None:
+    def _check(self, draft: EventDraft) -> Statement | OperationRequest:
         if draft.WhichOneof("data") != "operation_request":
             raise InvalidRequest(
                 f"{PATH} is required with this type: the statement to run",
                 fields={PATH: "is required with this type"},
             )
         with _fields_below(PATH):
-            refuse_unbuilt(schema_version=draft.operation_request.schema_version)
             self._checks.statement(draft.operation_request.statement)
+            asked = draft.operation_request
+            return written_for(asked.statement, asked.schema_version)
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from hub.api.batch_messages import batch_response
 from hub.api.checks import (
     RequestChecks,
     given_request_id,
-    refuse_unbuilt,
     request_id_or_new,
     required_request_id,
+    written_for,
 )
 from hub.api.joined_statements import JoinedStatements
 from hub.api.operation_messages import (
@@ -61,13 +61,17 @@ class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
         self, request: messages.ExecuteRequest, context: Context
     ) -> messages.ExecuteResponse:
         """Runs one statement."""
-        refuse_unbuilt(schema_version=request.schema_version)
         self._checks.statement(request.statement)
+        content = written_for(request.statement, request.schema_version)
         if request.transaction_id:
             return await self._joined.execute(request)
         correlation_id = request.correlation_id
         database, outcome = await self._router.execute(
-            Draft(request.database, request_id_or_new(request.request_id), request.statement),
+            Draft(
+                request.database,
+                request_id_or_new(request.request_id),
+                content,
+            ),
             source_service=request.source_service,
             correlation_id=correlation_id,
             seconds=time_left(),
@@ -99,15 +103,19 @@ class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
         self, request: messages.QueryRequest, context: Context
     ) -> AsyncIterator[messages.QueryResponse]:
         """Streams the rows of one reading statement."""
-        refuse_unbuilt(schema_version=request.schema_version)
         self._checks.statement(request.statement)
+        content = written_for(request.statement, request.schema_version)
         self._checks.page_size(request.page_size)
         if request.transaction_id:
             for joined in await self._joined.query(request):
                 yield joined
             return
         database, pages = self._router.query(
-            Draft(request.database, given_request_id(request.request_id), request.statement),
+            Draft(
+                request.database,
+                given_request_id(request.request_id),
+                content,
+            ),
             source_service=request.source_service,
             correlation_id=request.correlation_id,
             page_size=request.page_size,
@@ -143,10 +151,14 @@ class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
         self, request: messages.SubmitOperationRequest, context: Context
     ) -> messages.SubmitOperationResponse:
         """Accepts an operation for later delivery."""
-        refuse_unbuilt(schema_version=request.schema_version)
         self._checks.statement(request.statement)
+        content = written_for(request.statement, request.schema_version)
         entry, replayed = await self._submissions.submit(
-            Draft(request.database, request_id_or_new(request.request_id), request.statement),
+            Draft(
+                request.database,
+                request_id_or_new(request.request_id),
+                content,
+            ),
             source_service=request.source_service,
             correlation_id=request.correlation_id,
         )
@@ -185,9 +197,9 @@ class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
 
     def _draft(self, operation: messages.BatchOperation) -> Draft | Settled:
         try:
-            refuse_unbuilt(schema_version=operation.schema_version)
             self._checks.statement(operation.statement)
+            content = written_for(operation.statement, operation.schema_version)
             request_id = request_id_or_new(operation.request_id)
         except HubError as refusal:
             return Settled(operation.database, refusal)
-        return Draft(operation.database, request_id, operation.statement)
+        return Draft(operation.database, request_id, content)

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from hub.api.checks import RequestChecks, positive_seconds, refuse_unbuilt
+from hub.api.checks import RequestChecks, positive_seconds, written_for
 from hub.api.event_checks import check_draft
 from hub.config import HubConfig
 from hub.core.routing.routes import Routes
@@ -49,10 +49,11 @@ class TransactionChecks:
         drafts = []
         for index, operation in enumerate(operations):
             with _below(f"operations[{index}]"):
-                refuse_unbuilt(schema_version=operation.schema_version)
                 self._checks.statement(operation.statement)
+                written_for(operation.statement, operation.schema_version)
                 route = self._routes.resolve(source_service, operation.database)
-            drafts.append(OperationDraft(route.database, "", operation.statement))
+            version = operation.schema_version
+            drafts.append(OperationDraft(route.database, version, operation.statement))
         return drafts
 
     def databases(self, source_service: str, databases: Sequence[str]) -> Sequence[str]:
@@ -103,6 +104,7 @@ def fingerprint(source_service: str, work: Mapping[str, Work]) -> bytes:
         _add(digest, database.encode())
         for operation in operations:
             _add(digest, operation.place.to_bytes(4, "big"))
+            _add(digest, operation.schema_version.encode())
             _add(digest, operation.statement.SerializeToString(deterministic=True))
         _add(digest, b"events")
         for event in events:

@@ -6,8 +6,10 @@ from typing import Any, Protocol
 class Announcements(Protocol):
     """Takes the hub's own events."""
 
-    def announce(self, database: str, event: Any) -> None:
-        """Puts an event of the source "hub" into the journal of a database, when that can take it.
+    def announce(
+        self, database: str, event: Any, *, source: str = "hub", correlation_id: str = ""
+    ) -> None:
+        """Puts an event into the journal of a database, when that can take it.
 
         The event has its type, its data and the media type of that. Returns at once and never
         raises. The event goes to disk and then, in the order of the announcements for this

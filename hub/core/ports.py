@@ -7,7 +7,9 @@ from messagehub.errors import HubError
 
 
 class Operation(NamedTuple):
-    """One operation for one database; `content` is a statement or an event.
+    """One operation for one database.
+
+    `content` is a statement, alone or with the schema versions that it is written for, or an event.
 
     `submitted` = it came through the inbox: it is recorded also if it only reads. `follows` is the
     request id of the operation that must have an outcome first, empty = none.
@@ -83,6 +85,15 @@ class Adoption(NamedTuple):
     chunks: AsyncIterator[bytes]
 
 
+class Rehearsal(NamedTuple):
+    """Changes of the schema of one database that are run, reported, and leave nothing."""
+
+    database: str
+    source_service: str
+    correlation_id: str
+    operations: Sequence[Any]
+
+
 class Recorded(NamedTuple):
     """A write as its database remembers it; either `result` or `error` is set.
 
@@ -120,6 +131,12 @@ class Storage(Protocol):
         self, database: str, request_id: str, *, correlation_id: str, seconds: float
     ) -> Recorded | None:
         """Gives what became of a write; None if nothing is recorded. Raises a `HubError`."""
+
+    async def describe_schema(self, database: str, *, correlation_id: str, seconds: float) -> Any:
+        """Tells the version, the history and the shape of a database. Raises a `HubError`."""
+
+    async def rehearse_schema(self, rehearsal: Rehearsal, seconds: float) -> Sequence[Any]:
+        """Gives a report for each change that was run. Raises a `HubError`."""
 
     async def adopt(self, adoption: Adoption, seconds: float) -> Sequence[str]:
         """Fills an empty database, all or nothing, and names its tables. Raises a `HubError`."""

@@ -34,10 +34,6 @@ NOT_BUILT = {
     "BackupService.ListBackups",
     "BackupService.RestoreBackup",
     "BackupService.VerifyBackup",
-    "SchemaService.GetSchema",
-    "SchemaService.ListSchemas",
-    "SchemaService.RollbackSchema",
-    "SchemaService.UpdateSchema",
 }
 
 METHODS: dict[str, descriptor.MethodDescriptor] = {

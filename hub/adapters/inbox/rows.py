@@ -5,8 +5,9 @@ change from one release to the next.
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import Any, Final
 
 from google.rpc import status_pb2
@@ -14,11 +15,16 @@ from google.rpc import status_pb2
 from hub.core.delivery.entries import Entry, Queue, State, Submission
 from messagehub.errors import HubError
 from messagehub.status import from_status, to_status
-from messagehub.v1.event_pb2 import Event, OperationFailed
+from messagehub.v1.event_pb2 import Event, OperationFailed, OperationRequest
 from messagehub.v1.statement_pb2 import ResultSet, Statement
 
 STATEMENT: Final = 1
 EVENT: Final = 2
+# A statement with the schema versions that it is written for.
+REQUEST: Final = 3
+_CONTENTS: Final[Mapping[int, type[Any]]] = MappingProxyType(
+    {STATEMENT: Statement, EVENT: Event, REQUEST: OperationRequest}
+)
 FINGERPRINT_BYTES: Final = 16
 QUERY_CHARACTERS_MAX: Final = 1024
 PROTOBUF: Final = "application/protobuf"
@@ -38,7 +44,7 @@ def id_bytes(request_id: str) -> bytes:
 
 def encode_content(content: Any) -> tuple[int, bytes]:
     """Gives the kind of a statement or an event, and its bytes, always the same for the same."""
-    kind = STATEMENT if isinstance(content, Statement) else EVENT
+    kind = next(kind for kind, of in _CONTENTS.items() if isinstance(content, of))
     return kind, content.SerializeToString(deterministic=True)
 
 
@@ -59,7 +65,7 @@ def entry(row: Sequence[Any]) -> Entry:
     result, error = row[11], row[12]
     content = None
     if len(row) > COLUMNS.count(",") + 1 and row[16] is not None:
-        content = (Statement if row[15] == STATEMENT else Event).FromString(row[16])
+        content = _CONTENTS[row[15]].FromString(row[16])
     return Entry(
         position=row[0],
         queue=Queue(row[1], row[2]),
@@ -81,7 +87,10 @@ def entry(row: Sequence[Any]) -> Entry:
 
 def failure_event(failed: Entry, error: HubError) -> Event:
     """Makes the event that announces a failure of which no journal tells."""
-    query = failed.content.query if isinstance(failed.content, Statement) else ""
+    content = failed.content
+    if isinstance(content, OperationRequest):
+        content = content.statement
+    query = content.query if isinstance(content, Statement) else ""
     return Event(
         type=FAILED,
         data_content_type=PROTOBUF,

@@ -8,7 +8,7 @@ write keeps its request id, so one whose answer was lost is answered from the jo
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from hub.core.circuits.breaker import Passage
 from hub.core.circuits.circuits import Circuits
@@ -22,6 +22,7 @@ from hub.core.ports import (
     Page,
     Reading,
     Recorded,
+    Rehearsal,
     Storage,
 )
 from messagehub.errors import CircuitOpen, DeadlineExceeded, HubError
@@ -112,6 +113,24 @@ class Guard:
             )
 
         return await self.repeat(database, ask, seconds)
+
+    async def describe_schema(self, database: str, *, correlation_id: str, seconds: float) -> Any:
+        """Tells the schema of a database; see `hub.core.ports.Storage`."""
+
+        async def ask(seconds: float) -> Any:
+            return await self._storage.describe_schema(
+                database, correlation_id=correlation_id, seconds=seconds
+            )
+
+        return await self.repeat(database, ask, seconds)
+
+    async def rehearse_schema(self, rehearsal: Rehearsal, seconds: float) -> Sequence[Any]:
+        """Runs changes that leave nothing; see `hub.core.ports.Storage`."""
+
+        async def run(seconds: float) -> Sequence[Any]:
+            return await self._storage.rehearse_schema(rehearsal, seconds)
+
+        return await self.repeat(rehearsal.database, run, seconds, silence_counts=False)
 
     async def adopt(self, adoption: Adoption, seconds: float) -> Sequence[str]:
         """Fills an empty database; see `hub.core.ports.Storage`. Never sent again."""

@@ -179,7 +179,9 @@ class Inbox:
         submission = Submission(queue, source_service, correlation_id, request_id, content, size)
         return await self._finish_anyway(self._accept(submission))
 
-    def announce(self, database: str, event: Any) -> None:
+    def announce(
+        self, database: str, event: Any, *, source: str = HUB_SOURCE, correlation_id: str = ""
+    ) -> None:
         """See `hub.core.announcements.Announcements`."""
 
         async def submit() -> None:
@@ -187,8 +189,8 @@ class Inbox:
                 await self.submit(
                     Queue(HUB, database),
                     event,
-                    source_service=HUB_SOURCE,
-                    correlation_id="",
+                    source_service=source,
+                    correlation_id=correlation_id,
                     request_id=new_request_id(),
                 )
             except HubError as refusal:

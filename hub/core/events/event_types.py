@@ -7,9 +7,10 @@ from messagehub.errors import InvalidRequest, NotBuiltYet
 
 CHARACTERS_MAX: Final = 128
 RESERVED_PREFIXES: Final = ("storage.", "schema.", "transaction.")
-# What a service asks of the hub by publishing it. The first is an operation to submit.
+# What a service asks of the hub by publishing it: an operation to submit, schemas to update.
 OPERATION_REQUEST: Final = "storage.operation_request"
-UNBUILT_REQUESTS: Final = ("storage.schema_request", "storage.backup_request")
+SCHEMA_REQUEST: Final = "storage.schema_request"
+UNBUILT_REQUESTS: Final = ("storage.backup_request",)
 
 _type = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
 _pattern = re.compile(r"[a-z0-9_.*]+")

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hub.core.events.journal import Journal, JournalEnds, JournalPage, Position
 from hub.core.ports import (
@@ -11,6 +11,7 @@ from hub.core.ports import (
     Page,
     Reading,
     Recorded,
+    Rehearsal,
     Storage,
 )
 from hub.core.routing.placement import Placement
@@ -72,6 +73,18 @@ class PlacedCalls:
         """Gives what became of a write; see `hub.core.ports.Storage`."""
         return await self._placed.server(database).storage.look_up(
             database, request_id, correlation_id=correlation_id, seconds=seconds
+        )
+
+    async def describe_schema(self, database: str, *, correlation_id: str, seconds: float) -> Any:
+        """Tells the schema of a database; see `hub.core.ports.Storage`."""
+        return await self._placed.server(database).storage.describe_schema(
+            database, correlation_id=correlation_id, seconds=seconds
+        )
+
+    async def rehearse_schema(self, rehearsal: Rehearsal, seconds: float) -> Sequence[Any]:
+        """Runs changes that leave nothing; see `hub.core.ports.Storage`."""
+        return await self._placed.server(rehearsal.database).storage.rehearse_schema(
+            rehearsal, seconds
         )
 
     async def adopt(self, adoption: Adoption, seconds: float) -> Sequence[str]:

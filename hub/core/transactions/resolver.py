@@ -18,7 +18,7 @@ from contextvars import Context
 
 from hub.core.status import HubState
 from hub.core.transactions.surroundings import Surroundings
-from hub.core.transactions.transaction import PartState, Record, Resolution
+from hub.core.transactions.transaction import Header, PartState, Record, Resolution
 from hub.core.transactions.verdicts import may_be_repeated
 from messagehub.errors import HubError, TransactionExpired
 
@@ -119,7 +119,9 @@ class Resolver:
             return None
         # The statements at the home may take their time, but not more than all of it.
         age_seconds = (around.now_us() - header.create_time_us) / 1_000_000
-        if known is not None and age_seconds < header.seconds:
+        if age_seconds < header.seconds and (
+            known is not None or await self._others_run(record.header)
+        ):
             return None
         error = TransactionExpired(
             "the transaction was not decided, and nobody went on with it: it was rolled back"
@@ -135,6 +137,23 @@ class Resolver:
         self._stuck.discard(header.transaction_id)
         ended = resolved.record.state in (PartState.COMMITTED, PartState.ROLLED_BACK)
         return resolved.record if ended else None
+
+    async def _others_run(self, header: Header) -> bool:
+        """True if statements run at another participant; the home begins when all are prepared.
+
+        They end with the connection of their coordinator, so while they run it lives.
+        """
+        seconds = self._around.limits.answer_seconds
+        for database in header.others:
+            try:
+                known = await self._around.participants.look_up(
+                    database, header.transaction_id, seconds=seconds
+                )
+            except HubError:
+                continue
+            if known is not None and known.state is PartState.OPEN:
+                return True
+        return False
 
     def _fits(self, database: str, record: Record, decided: Record) -> bool:
         """Whether a decision is about the part as it is there now."""

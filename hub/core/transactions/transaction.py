@@ -39,7 +39,9 @@ class Header(NamedTuple):
 
 
 class PartOperation(NamedTuple):
-    """One statement; `place` is where it stands in the caller's request, `request_id` its name.
+    """One statement, or one change of the schema.
+
+    `place` is where it stands in the caller's request, `request_id` its name.
 
     `read_only` = the calling service may only read this database.
     """

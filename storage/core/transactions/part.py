@@ -86,11 +86,16 @@ class Part:
     timer: asyncio.TimerHandle | None = None
     in_doubt: bool = False
 
+    @property
+    def begun(self) -> bool:
+        """True once it holds the database, also while its first statements run."""
+        return self.state is not State.ABSENT or self.control is not None
+
     def record(self) -> TransactionRecord:
         """What is known of it while it lives."""
         return TransactionRecord(
             header=self.header,
-            state=ON_THE_WIRE[self.state],
+            state=ON_THE_WIRE.get(self.state, ParticipantState.PARTICIPANT_STATE_OPEN),
             update_time_us=self.since_us,
             sequence=self.advanced.sequence if self.advanced else 0,
         )

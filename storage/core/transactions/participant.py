@@ -174,7 +174,7 @@ class Participant:
     async def look_up(self, transaction_id: str, request_id: str) -> TransactionRecord | None:
         """Tells what is known of a transaction that lives or has ended."""
         part = self._parts.get(transaction_id)
-        if part is not None and part.state is not State.ABSENT:
+        if part is not None and part.begun:
             return part.record()
         return await self._engine.look_up(transaction_id, request_id)
 
@@ -185,7 +185,7 @@ class Participant:
 
     async def list(self, *, ended: int) -> list[TransactionRecord]:
         """Tells which transactions are here, and at most so many that ended."""
-        records = [p.record() for p in self._parts.values() if p.state is not State.ABSENT]
+        records = [p.record() for p in self._parts.values() if p.begun]
         records += self.snapshots.records()
         return records + (await self._engine.ended(ended) if ended else [])
 

@@ -30,6 +30,7 @@ from messagehub.request_ids import new_request_id
 from messagehub.results import Operation, Result, batch_operation, batch_outcome, result_of
 from messagehub.retries import Retries, may_retry
 from messagehub.rows import QueryCall, Rows
+from messagehub.schemas import Schemas
 from messagehub.transactions import Transactions
 from messagehub.v1.event_service_pb2 import (
     AcknowledgeEventsRequest,
@@ -53,7 +54,7 @@ QUERY_TIMEOUT_SECONDS: Final = 600.0
 Answer = TypeVar("Answer")
 
 
-class Hub(Operations, Transactions):
+class Hub(Operations, Transactions, Schemas):
     """A service's connection to the hub: one channel, which reconnects by itself.
 
     `service` is the calling service. `timeout` (seconds) bounds every call with all its attempts,

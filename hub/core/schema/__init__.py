@@ -1,0 +1,1 @@
+"""Changes of schemas: planned, carried out over several databases, rehearsed, compared."""
