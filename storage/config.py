@@ -113,7 +113,19 @@ class StorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     # How long the scripts of one change of a schema may take, together.
     schema_seconds_max: Seconds = 3600.0
 
+    # Backups. Empty = beside the data directory, with `-backups` at its end, so that whoever
+    # destroys the one still has the other; better is another disk.
+    backup_dir: str = ""
+    # How many are taken, verified or restored at a time.
+    backups_at_once_max: Positive = 2
+
     drain_seconds: Seconds = 10.0
+
+    @property
+    def backup_directory(self) -> Path:
+        """Where backups are kept."""
+        data = Path(self.data_dir)
+        return Path(self.backup_dir) if self.backup_dir else data.with_name(f"{data.name}-backups")
 
 
 CHECKS: Final[tuple[Check, ...]] = (

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -13,33 +14,41 @@ from messagehub.serving.drain import FAREWELL_SECONDS, Drain
 from messagehub.serving.health import READY, HealthBoard
 from messagehub.serving.process import bind, enable_reflection, make_server
 from messagehub.storage.v1 import (
+    backup_service_pb2,
+    backup_service_pb2_grpc,
     participant_service_pb2,
     participant_service_pb2_grpc,
     storage_service_pb2,
     storage_service_pb2_grpc,
 )
 from storage.api.adoption import Adoption
+from storage.api.backup_service import BackupService
 from storage.api.exchange import ExchangeLimits
 from storage.api.participant_service import ParticipantService
-from storage.api.scratch import remove_leftovers
 from storage.api.storage_service import StorageService
 from storage.config import StorageConfig
+from storage.core.backups.backups import Backups
 from storage.core.database import Database, DatabaseLimits
 from storage.core.databases import Databases, Upkeep
 from storage.core.engine import Engine
 from storage.core.fair_queue import QueueLimits
 from storage.core.following import FollowLimits
 from storage.core.read_lanes import ReadLimits
+from storage.core.scratch import ADOPTING, COPYING, RESTORING, remove_leftovers
 from storage.core.subscriptions import MICROSECONDS, LagLimits
 from storage.core.transactions.limits import TransactionLimits
-from storage.sqlite.engine import SqliteEngine, SqliteSettings, description
+from storage.directory.shelf import DirectoryShelf
+from storage.sqlite.backups.files import SqliteFiles
+from storage.sqlite.engine import SUFFIX, SqliteEngine, SqliteSettings, description
 from storage.sqlite.statements import StatementLimits
 
 # How long what is interrupted at the end of the drain time may take to roll back and to close.
 INTERRUPTED_SECONDS = 2.0
+NANOSECONDS_PER_MICROSECOND = 1000
 
 _log = logging.getLogger(__name__)
 
+BACKUPS = backup_service_pb2.DESCRIPTOR.services_by_name["BackupService"].full_name
 PARTICIPANTS = participant_service_pb2.DESCRIPTOR.services_by_name["ParticipantService"].full_name
 SERVICE = storage_service_pb2.DESCRIPTOR.services_by_name["StorageService"].full_name
 
@@ -58,7 +67,7 @@ class StorageServer:
         config = self._config
         directory = Path(config.data_dir)
         directory.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(directory)
+        remove_leftovers(directory, ADOPTING, COPYING, RESTORING)
         self._health = HealthBoard()
         self._databases = make_databases(config, self._tell)
         self._server = make_server(
@@ -78,12 +87,16 @@ class StorageServer:
         participant_service_pb2_grpc.add_ParticipantServiceServicer_to_server(
             ParticipantService(self._databases), self._server
         )
+        self._backups = make_backups(config, self._databases)
+        backup_service_pb2_grpc.add_BackupServiceServicer_to_server(
+            BackupService(self._databases, self._backups), self._server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-        enable_reflection(self._server, (SERVICE, PARTICIPANTS, health))
+        enable_reflection(self._server, (SERVICE, PARTICIPANTS, BACKUPS, health))
         self.address = bind(self._server, config.listen)
         await self._server.start()
-        for name in (READY, SERVICE, PARTICIPANTS):
+        for name in (READY, SERVICE, PARTICIPANTS, BACKUPS):
             self._health.set(name, serving=True)
 
     async def stop(self) -> None:
@@ -95,6 +108,7 @@ class StorageServer:
         """
         self._health.close()
         self._drain.refuse()
+        self._backups.cancel_all()
         try:
             async with asyncio.timeout(self._config.drain_seconds + INTERRUPTED_SECONDS):
                 await self._databases.end(self._config.drain_seconds)
@@ -117,6 +131,23 @@ def make_databases(config: StorageConfig, told: Callable[[Database], None]) -> D
         time.time,
         told,
         failpoints.reached,
+    )
+
+
+def make_backups(config: StorageConfig, databases: Databases) -> Backups:
+    """The backups of a configuration, on the running loop."""
+    directory = Path(config.data_dir)
+    shelf = DirectoryShelf(config.backup_directory)
+    with suppress(OSError):  # it may be away now and there when it is needed
+        shelf.tidy()
+    return Backups(
+        databases,
+        shelf,
+        SqliteFiles(directory, suffix=SUFFIX, reached=failpoints.reached),
+        directory,
+        at_once_max=config.backups_at_once_max,
+        wall_clock_us=lambda: time.time_ns() // NANOSECONDS_PER_MICROSECOND,
+        reached=failpoints.reached,
     )
 
 

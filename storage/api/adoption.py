@@ -8,8 +8,8 @@ from pathlib import Path
 
 from messagehub.errors import InvalidRequest, MessageTooLarge
 from messagehub.storage.v1 import storage_service_pb2 as wire
-from storage.api.scratch import remove_leftovers, scratch
 from storage.core.databases import Databases
+from storage.core.scratch import ADOPTING, remove_leftovers, scratch
 
 CHUNK_BYTES_MAX = 1024 * 1024
 
@@ -34,8 +34,8 @@ class Adoption:
                 metadata={"limit_bytes": str(self._size_bytes_max)},
             )
         database = self._databases.get(first.database)
-        remove_leftovers(self._directory)
-        with scratch(self._directory) as place:
+        remove_leftovers(self._directory, ADOPTING)
+        with scratch(self._directory, ADOPTING) as place:
             file = place / "file"
             await self._receive(file, first, pieces)
             return await database.adopt(file)

@@ -12,8 +12,8 @@ arrive while the database is opening wait for it, in order.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Final
 from messagehub.errors import (
     AccessDenied,
     Cancelled,
+    DatabaseCorrupt,
     DatabaseUnavailable,
     HubError,
     InternalError,
@@ -49,6 +50,8 @@ from storage.core.write_lane import WriteLane
 NANOSECONDS_PER_MICROSECOND: Final = 1000
 # How long upkeep waits for the write lane before it lets it be for this time.
 TRIM_WAIT_SECONDS: Final = 0.1
+# Who holds commits while a database is closed to be replaced.
+STANDSTILL: Final = "standstill"
 
 Followed = AsyncGenerator[tuple[Sequence[Event], Position], None]
 
@@ -262,6 +265,37 @@ class Database:
                 return await engine.adopt(file)
             finally:
                 await engine.close()
+
+    async def restored_by(self) -> str:
+        """Names the restore that made the database; empty if none did, or it cannot be opened."""
+        try:
+            await self.open()
+        except (DatabaseCorrupt, DatabaseUnavailable):
+            return ""  # that may be why it is restored
+        return await self._engine.restored_by()
+
+    @asynccontextmanager
+    async def standstill(self, seconds: float) -> AsyncIterator[None]:
+        """Closes the database and keeps it closed within the block; who comes meanwhile waits.
+
+        Raises `TransactionConflict` if a transaction stays prepared for so many seconds.
+        """
+        async with self._turning:
+            if self.state in (State.FENCED, State.ENDED):
+                raise self.failure or ShuttingDown("the storage server is stopping")
+            if self.state is State.OPEN:
+                await self._participant.hold_commits(
+                    STANDSTILL, until=self._loop.time() + seconds, lease_seconds=0.0
+                )
+                await self._turn_off(
+                    State.CLOSED,
+                    DatabaseUnavailable(f"{self.name} is being restored", retry_after=1.0),
+                )
+            try:
+                yield
+            finally:
+                self.state = State.CLOSED
+                self._retry_at = self._loop.time()
 
     async def participant(self) -> Participant:
         """Gives the part that the database has in transactions; opens it first."""

@@ -172,8 +172,8 @@ class Databases:
                 await database.close()
 
 
-def _standing(database: Database) -> tuple[str, str, str]:
-    """What watchers hear of: whether it can be used, what is in doubt in it, and its schema."""
+def _standing(database: Database) -> tuple[str, str, str, str]:
+    """What watchers hear of: whether it can be used, its life, its doubts, and its schema."""
     in_doubt = database.in_doubt
     doubtful = in_doubt.header.transaction_id if in_doubt else ""
-    return database.detail, doubtful, database.schema_version
+    return database.detail, database.epoch, doubtful, database.schema_version

@@ -159,6 +159,9 @@ class Engine(Protocol):
     async def subscriptions(self, source_service: str, name: str) -> list[Standing]:
         """Tells how the named subscriptions of a service stand, or the one with this name."""
 
+    async def restored_by(self) -> str:
+        """Names the restore that made the database; empty = none did."""
+
     async def adopt(self, file: Path) -> list[str]:
         """Replaces an empty database by a copy of `file`; gives the tables that it now holds.
 

@@ -23,6 +23,7 @@ from storage.core.engine import Access, Recorded, Trimmed
 from storage.core.operation import Applied, Operation, Outcome, Position
 from storage.core.subscriptions import LagLimits, Standing
 from storage.sqlite import adoption, failures, journal, statements, subscriptions
+from storage.sqlite.backups import replacement
 from storage.sqlite.connection import Connection
 from storage.sqlite.ownership import Ownership
 from storage.sqlite.presence import Presence
@@ -100,6 +101,7 @@ class SqliteEngine:
         try:
             self._settings.directory.mkdir(parents=True, exist_ok=True)
             self._ownership.take()
+            replacement.finish(self._file)
             _check_whole(self._file)
         except OSError as failure:
             raise DatabaseUnavailable(
@@ -284,6 +286,10 @@ class SqliteEngine:
                 raw, database=database, epoch=epoch, wall_clock_us=_wall_clock_us
             ).standing(source_service, name)
         )
+
+    async def restored_by(self) -> str:
+        """See the port."""
+        return await self._run_on_journal(replacement.restored_by)
 
     async def adopt(self, file: Path) -> list[str]:
         """See the port. The file takes the database's place, with its journal."""

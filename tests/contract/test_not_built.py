@@ -30,6 +30,7 @@ CONTRACTS = (
 NOT_BUILT = {
     "BackupService.CreateBackup",
     "BackupService.DeleteBackup",
+    "BackupService.ExportBackup",
     "BackupService.GetBackup",
     "BackupService.ListBackups",
     "BackupService.RestoreBackup",

@@ -18,9 +18,11 @@ or a roll-back that comes later is answered from it. `look_up` finds it for as l
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Protocol
 
 from messagehub.errors import HubError
+from messagehub.storage.v1.backup_service_pb2 import BackedUpTable
 from messagehub.storage.v1.participant_service_pb2 import (
     ParticipantOperation,
     ParticipantResult,
@@ -30,6 +32,7 @@ from messagehub.storage.v1.participant_service_pb2 import (
 )
 from messagehub.storage.v1.schema_pb2 import SchemaOperation, SchemaReport
 from messagehub.v1.event_pb2 import Event
+from storage.core.backups.progress import Progress
 from storage.core.operation import Applied, Operation
 
 
@@ -118,6 +121,15 @@ class Snapshot(Protocol):
         self, operations: Sequence[ParticipantOperation], control: Operation
     ) -> list[ParticipantResult]:
         """Runs reading statements; raises the `HubError` of the first that fails."""
+
+    async def size_bytes(self) -> int:
+        """The size of the database in this state."""
+
+    async def copy(self, file: Path, progress: Progress) -> list[BackedUpTable]:
+        """Copies this state into a file, and tells what it holds."""
+
+    def stop(self) -> None:
+        """A copy that is being made ends at its next step; nothing happens if there is none."""
 
     async def close(self) -> None:
         """Lets it go."""

@@ -1,6 +1,8 @@
 """The read-only parts of transactions: one pinned snapshot each, given back in time."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from messagehub.errors import InvalidRequest, QueueFull
 from messagehub.storage.v1.participant_service_pb2 import (
@@ -58,6 +60,23 @@ class Snapshots:
                 self._arm(pinned)
         return Advanced(results, self._epoch, pinned.snapshot.sequence)
 
+    @asynccontextmanager
+    async def lend(self, transaction_id: str) -> AsyncIterator[Snapshot]:
+        """Gives a snapshot away for as long as it takes; afterwards it is let go.
+
+        Raises `TransactionNotFound` if it is not there (any more).
+        """
+        pinned = self._pinned.get(transaction_id)
+        if pinned is None:
+            raise not_found(transaction_id, self._name)
+        try:
+            async with pinned.turn:
+                if pinned.timer is not None:
+                    pinned.timer.cancel()
+                yield pinned.snapshot
+        finally:
+            await self.release(transaction_id)
+
     def has(self, transaction_id: str) -> bool:
         """True if the transaction reads here."""
         return transaction_id in self._pinned
@@ -81,6 +100,7 @@ class Snapshots:
             return
         if pinned.timer is not None:
             pinned.timer.cancel()
+        pinned.snapshot.stop()
         async with pinned.turn:
             await pinned.snapshot.close()
 

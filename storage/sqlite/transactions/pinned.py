@@ -1,12 +1,17 @@
 """A snapshot that several statements read, on a reading connection of its own."""
 
+import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
 from messagehub.errors import InternalError, InvalidStatement
+from messagehub.storage.v1.backup_service_pb2 import BackedUpTable
 from messagehub.storage.v1.participant_service_pb2 import ParticipantOperation, ParticipantResult
+from storage.core.backups.progress import Progress
 from storage.core.operation import Operation, Outcome
 from storage.sqlite import failures
+from storage.sqlite.backups import copying
 from storage.sqlite.connection import Connection
 from storage.sqlite.guard import RESERVED_PREFIX
 from storage.sqlite.reader import Reader
@@ -28,6 +33,7 @@ class PinnedSnapshot:
         self._reader = reader
         self._give_back = give_back
         self._database = database
+        self._copying: Progress | None = None
         self.sequence = 0
 
     async def pin(self) -> None:
@@ -39,6 +45,28 @@ class PinnedSnapshot:
     ) -> list[ParticipantResult]:
         """Runs reading statements."""
         return await self._connection.run(lambda _: self._run(operations, control))
+
+    async def size_bytes(self) -> int:
+        """The size of the database in this state."""
+        return await self._connection.run(copying.size_bytes)
+
+    async def copy(self, file: Path, progress: Progress) -> list[BackedUpTable]:
+        """Copies this state into a file; a caller that goes away stops it."""
+        self._copying = progress
+        try:
+            return await self._connection.run(lambda raw: copying.copy(raw, file, progress))
+        except asyncio.CancelledError:
+            progress.cancel()
+            # What still runs in the thread ends before anything else does there.
+            await self._connection.run(lambda _: None)
+            raise
+        finally:
+            self._copying = None
+
+    def stop(self) -> None:
+        """A copy that is being made ends at its next step."""
+        if self._copying is not None:
+            self._copying.cancel()
 
     async def close(self) -> None:
         """Lets the snapshot and its connection go."""

@@ -18,7 +18,8 @@ matches on the text of an error.
     ├── a schema           SchemaMismatch InvalidVersion SchemaHistoryConflict
     ├── a subscription     InvalidCursor CursorExpired CursorEpochChanged
     │                      SubscriptionNotFound SubscriptionInUse
-    └── a backup           BackupNotFound BackupCorrupt DatabaseNotEmpty
+    └── a backup           BackupNotFound BackupCorrupt BackupNeeded TransactionsTorn
+                           DatabaseNotEmpty
 """
 
 from collections.abc import Mapping
@@ -232,6 +233,14 @@ class BackupCorrupt(HubError):
     """The backup does not verify."""
 
 
+class BackupNeeded(HubError):
+    """The backup is the last verified one of a database."""
+
+
+class TransactionsTorn(HubError):
+    """The restore would tear transactions apart; `metadata["transactions"]` names them."""
+
+
 class DatabaseNotEmpty(HubError):
     """The database already holds data."""
 
@@ -287,6 +296,8 @@ TABLE: Final[Mapping[type[HubError], Row]] = MappingProxyType(
         SubscriptionInUse: Row("SUBSCRIPTION_IN_USE", "FAILED_PRECONDITION", Retry.AFTER_FIX),
         BackupNotFound: Row("BACKUP_NOT_FOUND", "NOT_FOUND", Retry.NEVER),
         BackupCorrupt: Row("BACKUP_CORRUPT", "DATA_LOSS", Retry.NEVER),
+        BackupNeeded: Row("BACKUP_NEEDED", "FAILED_PRECONDITION", Retry.AFTER_FIX),
+        TransactionsTorn: Row("TRANSACTIONS_TORN", "FAILED_PRECONDITION", Retry.AFTER_FIX),
         DatabaseNotEmpty: Row("DATABASE_NOT_EMPTY", "FAILED_PRECONDITION", Retry.AFTER_FIX),
     }
 )

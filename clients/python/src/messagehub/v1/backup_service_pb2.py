@@ -27,43 +27,49 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"messagehub/v1/backup_service.proto\x12\rmessagehub.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xa1\x02\n\x06\x42\x61\x63kup\x12\x11\n\tbackup_id\x18\x01 \x01(\t\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.messagehub.v1.BackupState\x12\x32\n\tdatabases\x18\x03 \x03(\x0b\x32\x1f.messagehub.v1.BackedUpDatabase\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08progress\x18\x07 \x01(\x01\x12!\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x12.google.rpc.Status\"\x83\x01\n\x10\x42\x61\x63kedUpDatabase\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x16\n\x0eschema_version\x18\x04 \x01(\t\x12\x10\n\x08\x63hecksum\x18\x05 \x01(\t\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\"\x87\x01\n\x13\x43reateBackupRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x11\n\tdatabases\x18\x04 \x03(\t\x12\x19\n\x11skip_verification\x18\x05 \x01(\x08\"U\n\x14\x43reateBackupResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12%\n\x06\x62\x61\x63kup\x18\x02 \x01(\x0b\x32\x15.messagehub.v1.Backup\"U\n\x10GetBackupRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x11\n\tbackup_id\x18\x03 \x01(\t\"R\n\x11GetBackupResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12%\n\x06\x62\x61\x63kup\x18\x02 \x01(\x0b\x32\x15.messagehub.v1.Backup\"k\n\x12ListBackupsRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"n\n\x13ListBackupsResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12&\n\x07\x62\x61\x63kups\x18\x02 \x03(\x0b\x32\x15.messagehub.v1.Backup\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"X\n\x13VerifyBackupRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x11\n\tbackup_id\x18\x03 \x01(\t\"U\n\x14VerifyBackupResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12%\n\x06\x62\x61\x63kup\x18\x02 \x01(\x0b\x32\x15.messagehub.v1.Backup\"\xa1\x01\n\x14RestoreBackupRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x11\n\tbackup_id\x18\x04 \x01(\t\x12\x11\n\tdatabases\x18\x05 \x03(\t\x12\x1f\n\x17\x61llow_torn_transactions\x18\x06 \x01(\x08\"V\n\x15RestoreBackupResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12%\n\x06\x62\x61\x63kup\x18\x02 \x01(\x0b\x32\x15.messagehub.v1.Backup\"X\n\x13\x44\x65leteBackupRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x11\n\tbackup_id\x18\x03 \x01(\t\".\n\x14\x44\x65leteBackupResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t*\x95\x01\n\x0b\x42\x61\x63kupState\x12\x1c\n\x18\x42\x41\x43KUP_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42\x41\x43KUP_STATE_RUNNING\x10\x01\x12\x1a\n\x16\x42\x41\x43KUP_STATE_COMPLETED\x10\x02\x12\x19\n\x15\x42\x41\x43KUP_STATE_VERIFIED\x10\x03\x12\x17\n\x13\x42\x41\x43KUP_STATE_FAILED\x10\x04\x32\x9c\x04\n\rBackupService\x12W\n\x0c\x43reateBackup\x12\".messagehub.v1.CreateBackupRequest\x1a#.messagehub.v1.CreateBackupResponse\x12N\n\tGetBackup\x12\x1f.messagehub.v1.GetBackupRequest\x1a .messagehub.v1.GetBackupResponse\x12T\n\x0bListBackups\x12!.messagehub.v1.ListBackupsRequest\x1a\".messagehub.v1.ListBackupsResponse\x12W\n\x0cVerifyBackup\x12\".messagehub.v1.VerifyBackupRequest\x1a#.messagehub.v1.VerifyBackupResponse\x12Z\n\rRestoreBackup\x12#.messagehub.v1.RestoreBackupRequest\x1a$.messagehub.v1.RestoreBackupResponse\x12W\n\x0c\x44\x65leteBackup\x12\".messagehub.v1.DeleteBackupRequest\x1a#.messagehub.v1.DeleteBackupResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"messagehub/v1/backup_service.proto\x12\rmessagehub.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xce\x03\n\x06\x42\x61\x63kup\x12\x11\n\tbackup_id\x18\x01 \x01(\t\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.messagehub.v1.BackupState\x12\x32\n\tdatabases\x18\x03 \x03(\x0b\x32\x1f.messagehub.v1.BackedUpDatabase\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08progress\x18\x07 \x01(\x01\x12!\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x12.google.rpc.Status\x12\x16\n\x0esource_service\x18\t \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\n \x01(\t\x12\x10\n\x08\x61\x63tivity\x18\x0b \x01(\t\x12/\n\x0bverify_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08problems\x18\r \x03(\t\x12\x14\n\x0ctool_version\x18\x0e \x01(\t\x12\x10\n\x08schedule\x18\x0f \x01(\t\"\xab\x01\n\x10\x42\x61\x63kedUpDatabase\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x16\n\x0eschema_version\x18\x04 \x01(\t\x12\x10\n\x08\x63hecksum\x18\x05 \x01(\t\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\x12\x18\n\x10\x63ompressed_bytes\x18\x07 \x01(\x03\x12\x0c\n\x04rows\x18\x08 \x01(\x03\"\x87\x01\n\x13\x43reateBackupRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x11\n\tdatabases\x18\x04 \x03(\t\x12\x19\n\x11skip_verification\x18\x05 \x01(\x08\"U\n\x14\x43reateBackupResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12%\n\x06\x62\x61\x63kup\x18\x02 \x01(\x0b\x32\x15.messagehub.v1.Backup\"U\n\x10GetBackupRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x11\n\tbackup_id\x18\x03 \x01(\t\"R\n\x11GetBackupResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12%\n\x06\x62\x61\x63kup\x18\x02 \x01(\x0b\x32\x15.messagehub.v1.Backup\"k\n\x12ListBackupsRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"n\n\x13ListBackupsResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12&\n\x07\x62\x61\x63kups\x18\x02 \x03(\x0b\x32\x15.messagehub.v1.Backup\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"X\n\x13VerifyBackupRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x11\n\tbackup_id\x18\x03 \x01(\t\"U\n\x14VerifyBackupResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12%\n\x06\x62\x61\x63kup\x18\x02 \x01(\x0b\x32\x15.messagehub.v1.Backup\"\xa1\x01\n\x14RestoreBackupRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x11\n\tbackup_id\x18\x04 \x01(\t\x12\x11\n\tdatabases\x18\x05 \x03(\t\x12\x1f\n\x17\x61llow_torn_transactions\x18\x06 \x01(\x08\"\xa5\x01\n\x15RestoreBackupResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12%\n\x06\x62\x61\x63kup\x18\x02 \x01(\x0b\x32\x15.messagehub.v1.Backup\x12\x32\n\tdatabases\x18\x03 \x03(\x0b\x32\x1f.messagehub.v1.RestoredDatabase\x12\x19\n\x11torn_transactions\x18\x04 \x03(\t\"e\n\x10RestoredDatabase\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x1e\n\x16\x64ropped_transaction_id\x18\x04 \x01(\t\"t\n\x13\x44\x65leteBackupRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x11\n\tbackup_id\x18\x03 \x01(\t\x12\x1a\n\x12\x65ven_last_verified\x18\x04 \x01(\x08\".\n\x14\x44\x65leteBackupResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\"j\n\x13\x45xportBackupRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x11\n\tbackup_id\x18\x03 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x04 \x01(\t\"c\n\x14\x45xportBackupResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x10\n\x08\x63hecksum\x18\x04 \x01(\t*\x95\x01\n\x0b\x42\x61\x63kupState\x12\x1c\n\x18\x42\x41\x43KUP_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42\x41\x43KUP_STATE_RUNNING\x10\x01\x12\x1a\n\x16\x42\x41\x43KUP_STATE_COMPLETED\x10\x02\x12\x19\n\x15\x42\x41\x43KUP_STATE_VERIFIED\x10\x03\x12\x17\n\x13\x42\x41\x43KUP_STATE_FAILED\x10\x04\x32\xf7\x04\n\rBackupService\x12W\n\x0c\x43reateBackup\x12\".messagehub.v1.CreateBackupRequest\x1a#.messagehub.v1.CreateBackupResponse\x12N\n\tGetBackup\x12\x1f.messagehub.v1.GetBackupRequest\x1a .messagehub.v1.GetBackupResponse\x12T\n\x0bListBackups\x12!.messagehub.v1.ListBackupsRequest\x1a\".messagehub.v1.ListBackupsResponse\x12W\n\x0cVerifyBackup\x12\".messagehub.v1.VerifyBackupRequest\x1a#.messagehub.v1.VerifyBackupResponse\x12Z\n\rRestoreBackup\x12#.messagehub.v1.RestoreBackupRequest\x1a$.messagehub.v1.RestoreBackupResponse\x12W\n\x0c\x44\x65leteBackup\x12\".messagehub.v1.DeleteBackupRequest\x1a#.messagehub.v1.DeleteBackupResponse\x12Y\n\x0c\x45xportBackup\x12\".messagehub.v1.ExportBackupRequest\x1a#.messagehub.v1.ExportBackupResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'messagehub.v1.backup_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BACKUPSTATE']._serialized_start=1754
-  _globals['_BACKUPSTATE']._serialized_end=1903
+  _globals['_BACKUPSTATE']._serialized_start=2387
+  _globals['_BACKUPSTATE']._serialized_end=2536
   _globals['_BACKUP']._serialized_start=144
-  _globals['_BACKUP']._serialized_end=433
-  _globals['_BACKEDUPDATABASE']._serialized_start=436
-  _globals['_BACKEDUPDATABASE']._serialized_end=567
-  _globals['_CREATEBACKUPREQUEST']._serialized_start=570
-  _globals['_CREATEBACKUPREQUEST']._serialized_end=705
-  _globals['_CREATEBACKUPRESPONSE']._serialized_start=707
-  _globals['_CREATEBACKUPRESPONSE']._serialized_end=792
-  _globals['_GETBACKUPREQUEST']._serialized_start=794
-  _globals['_GETBACKUPREQUEST']._serialized_end=879
-  _globals['_GETBACKUPRESPONSE']._serialized_start=881
-  _globals['_GETBACKUPRESPONSE']._serialized_end=963
-  _globals['_LISTBACKUPSREQUEST']._serialized_start=965
-  _globals['_LISTBACKUPSREQUEST']._serialized_end=1072
-  _globals['_LISTBACKUPSRESPONSE']._serialized_start=1074
-  _globals['_LISTBACKUPSRESPONSE']._serialized_end=1184
-  _globals['_VERIFYBACKUPREQUEST']._serialized_start=1186
-  _globals['_VERIFYBACKUPREQUEST']._serialized_end=1274
-  _globals['_VERIFYBACKUPRESPONSE']._serialized_start=1276
-  _globals['_VERIFYBACKUPRESPONSE']._serialized_end=1361
-  _globals['_RESTOREBACKUPREQUEST']._serialized_start=1364
-  _globals['_RESTOREBACKUPREQUEST']._serialized_end=1525
-  _globals['_RESTOREBACKUPRESPONSE']._serialized_start=1527
-  _globals['_RESTOREBACKUPRESPONSE']._serialized_end=1613
-  _globals['_DELETEBACKUPREQUEST']._serialized_start=1615
-  _globals['_DELETEBACKUPREQUEST']._serialized_end=1703
-  _globals['_DELETEBACKUPRESPONSE']._serialized_start=1705
-  _globals['_DELETEBACKUPRESPONSE']._serialized_end=1751
-  _globals['_BACKUPSERVICE']._serialized_start=1906
-  _globals['_BACKUPSERVICE']._serialized_end=2446
+  _globals['_BACKUP']._serialized_end=606
+  _globals['_BACKEDUPDATABASE']._serialized_start=609
+  _globals['_BACKEDUPDATABASE']._serialized_end=780
+  _globals['_CREATEBACKUPREQUEST']._serialized_start=783
+  _globals['_CREATEBACKUPREQUEST']._serialized_end=918
+  _globals['_CREATEBACKUPRESPONSE']._serialized_start=920
+  _globals['_CREATEBACKUPRESPONSE']._serialized_end=1005
+  _globals['_GETBACKUPREQUEST']._serialized_start=1007
+  _globals['_GETBACKUPREQUEST']._serialized_end=1092
+  _globals['_GETBACKUPRESPONSE']._serialized_start=1094
+  _globals['_GETBACKUPRESPONSE']._serialized_end=1176
+  _globals['_LISTBACKUPSREQUEST']._serialized_start=1178
+  _globals['_LISTBACKUPSREQUEST']._serialized_end=1285
+  _globals['_LISTBACKUPSRESPONSE']._serialized_start=1287
+  _globals['_LISTBACKUPSRESPONSE']._serialized_end=1397
+  _globals['_VERIFYBACKUPREQUEST']._serialized_start=1399
+  _globals['_VERIFYBACKUPREQUEST']._serialized_end=1487
+  _globals['_VERIFYBACKUPRESPONSE']._serialized_start=1489
+  _globals['_VERIFYBACKUPRESPONSE']._serialized_end=1574
+  _globals['_RESTOREBACKUPREQUEST']._serialized_start=1577
+  _globals['_RESTOREBACKUPREQUEST']._serialized_end=1738
+  _globals['_RESTOREBACKUPRESPONSE']._serialized_start=1741
+  _globals['_RESTOREBACKUPRESPONSE']._serialized_end=1906
+  _globals['_RESTOREDDATABASE']._serialized_start=1908
+  _globals['_RESTOREDDATABASE']._serialized_end=2009
+  _globals['_DELETEBACKUPREQUEST']._serialized_start=2011
+  _globals['_DELETEBACKUPREQUEST']._serialized_end=2127
+  _globals['_DELETEBACKUPRESPONSE']._serialized_start=2129
+  _globals['_DELETEBACKUPRESPONSE']._serialized_end=2175
+  _globals['_EXPORTBACKUPREQUEST']._serialized_start=2177
+  _globals['_EXPORTBACKUPREQUEST']._serialized_end=2283
+  _globals['_EXPORTBACKUPRESPONSE']._serialized_start=2285
+  _globals['_EXPORTBACKUPRESPONSE']._serialized_end=2384
+  _globals['_BACKUPSERVICE']._serialized_start=2539
+  _globals['_BACKUPSERVICE']._serialized_end=3170
 # @@protoc_insertion_point(module_scope)

@@ -68,6 +68,13 @@ class Backup(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    SOURCE_SERVICE_FIELD_NUMBER: _builtins.int
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    ACTIVITY_FIELD_NUMBER: _builtins.int
+    VERIFY_TIME_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
+    TOOL_VERSION_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
     backup_id: _builtins.str
     """Its name."""
     state: Global___BackupState.ValueType
@@ -76,6 +83,16 @@ class Backup(_message.Message):
     """Its compressed size."""
     progress: _builtins.float
     """Between 0 and 1."""
+    source_service: _builtins.str
+    """The service that asked for it."""
+    correlation_id: _builtins.str
+    """Follows it through logs and events."""
+    activity: _builtins.str
+    """What is done with it at the moment: `create`, `verify` or `restore`; empty = nothing."""
+    tool_version: _builtins.str
+    """The version of the Message Hub that made it."""
+    schedule: _builtins.str
+    """The schedule that made it; empty = somebody asked for it."""
     @_builtins.property
     def databases(self) -> _containers.RepeatedCompositeFieldContainer[Global___BackedUpDatabase]:
         """The databases in it."""
@@ -92,6 +109,14 @@ class Backup(_message.Message):
     def error(self) -> _status_pb2.Status:
         """Why it failed."""
 
+    @_builtins.property
+    def verify_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was verified last; unset = never."""
+
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the last verification found wrong."""
+
     def __init__(
         self,
         *,
@@ -103,10 +128,17 @@ class Backup(_message.Message):
         duration: _duration_pb2.Duration | None = ...,
         progress: _builtins.float = ...,
         error: _status_pb2.Status | None = ...,
+        source_service: _builtins.str = ...,
+        correlation_id: _builtins.str = ...,
+        activity: _builtins.str = ...,
+        verify_time: _timestamp_pb2.Timestamp | None = ...,
+        problems: _abc.Iterable[_builtins.str] | None = ...,
+        tool_version: _builtins.str = ...,
+        schedule: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "duration", b"duration", "error", b"error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "duration", b"duration", "error", b"error", "verify_time", b"verify_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_id", b"backup_id", "create_time", b"create_time", "databases", b"databases", "duration", b"duration", "error", b"error", "progress", b"progress", "size_bytes", b"size_bytes", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "backup_id", b"backup_id", "correlation_id", b"correlation_id", "create_time", b"create_time", "databases", b"databases", "duration", b"duration", "error", b"error", "problems", b"problems", "progress", b"progress", "schedule", b"schedule", "size_bytes", b"size_bytes", "source_service", b"source_service", "state", b"state", "tool_version", b"tool_version", "verify_time", b"verify_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -124,6 +156,8 @@ class BackedUpDatabase(_message.Message):
     SCHEMA_VERSION_FIELD_NUMBER: _builtins.int
     CHECKSUM_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    COMPRESSED_BYTES_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
     database: _builtins.str
     """The database."""
     sequence: _builtins.int
@@ -136,6 +170,10 @@ class BackedUpDatabase(_message.Message):
     """sha256 of the uncompressed file, hexadecimal."""
     size_bytes: _builtins.int
     """Its uncompressed size."""
+    compressed_bytes: _builtins.int
+    """Its compressed size."""
+    rows: _builtins.int
+    """How many rows its tables have."""
     def __init__(
         self,
         *,
@@ -145,10 +183,12 @@ class BackedUpDatabase(_message.Message):
         schema_version: _builtins.str = ...,
         checksum: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
+        compressed_bytes: _builtins.int = ...,
+        rows: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "database", b"database", "epoch", b"epoch", "schema_version", b"schema_version", "sequence", b"sequence", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "compressed_bytes", b"compressed_bytes", "database", b"database", "epoch", b"epoch", "rows", b"rows", "schema_version", b"schema_version", "sequence", b"sequence", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -456,25 +496,73 @@ class RestoreBackupResponse(_message.Message):
 
     CORRELATION_ID_FIELD_NUMBER: _builtins.int
     BACKUP_FIELD_NUMBER: _builtins.int
+    DATABASES_FIELD_NUMBER: _builtins.int
+    TORN_TRANSACTIONS_FIELD_NUMBER: _builtins.int
     correlation_id: _builtins.str
     """As sent, or generated."""
     @_builtins.property
     def backup(self) -> Global___Backup:
         """The backup."""
 
+    @_builtins.property
+    def databases(self) -> _containers.RepeatedCompositeFieldContainer[Global___RestoredDatabase]:
+        """The databases that were replaced."""
+
+    @_builtins.property
+    def torn_transactions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The transactions that are torn apart by it, where that was allowed."""
+
     def __init__(
         self,
         *,
         correlation_id: _builtins.str = ...,
         backup: Global___Backup | None = ...,
+        databases: _abc.Iterable[Global___RestoredDatabase] | None = ...,
+        torn_transactions: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["backup", b"backup"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup", b"backup", "correlation_id", b"correlation_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup", b"backup", "correlation_id", b"correlation_id", "databases", b"databases", "torn_transactions", b"torn_transactions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RestoreBackupResponse: _TypeAlias = RestoreBackupResponse  # noqa: Y015
+
+@_typing.final
+class RestoredDatabase(_message.Message):
+    """One database that was replaced."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATABASE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    DROPPED_TRANSACTION_ID_FIELD_NUMBER: _builtins.int
+    database: _builtins.str
+    """The database."""
+    epoch: _builtins.str
+    """The new life of its journal; cursors from before are refused."""
+    sequence: _builtins.int
+    """Where its journal stands."""
+    dropped_transaction_id: _builtins.str
+    """A transaction that was prepared in the database that was replaced, and is
+    forgotten with it; empty = none.
+    """
+    def __init__(
+        self,
+        *,
+        database: _builtins.str = ...,
+        epoch: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+        dropped_transaction_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["database", b"database", "dropped_transaction_id", b"dropped_transaction_id", "epoch", b"epoch", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoredDatabase: _TypeAlias = RestoredDatabase  # noqa: Y015
 
 @_typing.final
 class DeleteBackupRequest(_message.Message):
@@ -485,22 +573,26 @@ class DeleteBackupRequest(_message.Message):
     SOURCE_SERVICE_FIELD_NUMBER: _builtins.int
     CORRELATION_ID_FIELD_NUMBER: _builtins.int
     BACKUP_ID_FIELD_NUMBER: _builtins.int
+    EVEN_LAST_VERIFIED_FIELD_NUMBER: _builtins.int
     source_service: _builtins.str
     """The calling service."""
     correlation_id: _builtins.str
     """Follows the call through logs."""
     backup_id: _builtins.str
     """The backup."""
+    even_last_verified: _builtins.bool
+    """Deletes it even if it is the only verified backup of a database that is left."""
     def __init__(
         self,
         *,
         source_service: _builtins.str = ...,
         correlation_id: _builtins.str = ...,
         backup_id: _builtins.str = ...,
+        even_last_verified: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_id", b"backup_id", "correlation_id", b"correlation_id", "source_service", b"source_service"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_id", b"backup_id", "correlation_id", b"correlation_id", "even_last_verified", b"even_last_verified", "source_service", b"source_service"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -527,3 +619,71 @@ class DeleteBackupResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteBackupResponse: _TypeAlias = DeleteBackupResponse  # noqa: Y015
+
+@_typing.final
+class ExportBackupRequest(_message.Message):
+    """Asks for one database of a backup."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_SERVICE_FIELD_NUMBER: _builtins.int
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    BACKUP_ID_FIELD_NUMBER: _builtins.int
+    DATABASE_FIELD_NUMBER: _builtins.int
+    source_service: _builtins.str
+    """The calling service."""
+    correlation_id: _builtins.str
+    """Follows the call through logs."""
+    backup_id: _builtins.str
+    """The backup."""
+    database: _builtins.str
+    """The database."""
+    def __init__(
+        self,
+        *,
+        source_service: _builtins.str = ...,
+        correlation_id: _builtins.str = ...,
+        backup_id: _builtins.str = ...,
+        database: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_id", b"backup_id", "correlation_id", b"correlation_id", "database", b"database", "source_service", b"source_service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportBackupRequest: _TypeAlias = ExportBackupRequest  # noqa: Y015
+
+@_typing.final
+class ExportBackupResponse(_message.Message):
+    """A piece of the database file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
+    correlation_id: _builtins.str
+    """As sent, or generated; with the first piece."""
+    chunk: _builtins.bytes
+    """The next bytes."""
+    size_bytes: _builtins.int
+    """The size of the whole file; with the first piece."""
+    checksum: _builtins.str
+    """sha256 of the whole file, hexadecimal; with the first piece."""
+    def __init__(
+        self,
+        *,
+        correlation_id: _builtins.str = ...,
+        chunk: _builtins.bytes = ...,
+        size_bytes: _builtins.int = ...,
+        checksum: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "chunk", b"chunk", "correlation_id", b"correlation_id", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportBackupResponse: _TypeAlias = ExportBackupResponse  # noqa: Y015

@@ -65,6 +65,11 @@ class BackupServiceStub(object):
                 request_serializer=messagehub_dot_v1_dot_backup__service__pb2.DeleteBackupRequest.SerializeToString,
                 response_deserializer=messagehub_dot_v1_dot_backup__service__pb2.DeleteBackupResponse.FromString,
                 _registered_method=True)
+        self.ExportBackup = channel.unary_stream(
+                '/messagehub.v1.BackupService/ExportBackup',
+                request_serializer=messagehub_dot_v1_dot_backup__service__pb2.ExportBackupRequest.SerializeToString,
+                response_deserializer=messagehub_dot_v1_dot_backup__service__pb2.ExportBackupResponse.FromString,
+                _registered_method=True)
 
 
 class BackupServiceServicer(object):
@@ -107,7 +112,15 @@ class BackupServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteBackup(self, request, context):
-        """Deletes a backup.
+        """Deletes a backup; one that is still being written is cancelled.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportBackup(self, request, context):
+        """Streams one database of a backup as a database file, to keep it elsewhere or to
+        look into it beside the live one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,6 +158,11 @@ def add_BackupServiceServicer_to_server(servicer, server):
                     servicer.DeleteBackup,
                     request_deserializer=messagehub_dot_v1_dot_backup__service__pb2.DeleteBackupRequest.FromString,
                     response_serializer=messagehub_dot_v1_dot_backup__service__pb2.DeleteBackupResponse.SerializeToString,
+            ),
+            'ExportBackup': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportBackup,
+                    request_deserializer=messagehub_dot_v1_dot_backup__service__pb2.ExportBackupRequest.FromString,
+                    response_serializer=messagehub_dot_v1_dot_backup__service__pb2.ExportBackupResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +328,33 @@ class BackupService(object):
             '/messagehub.v1.BackupService/DeleteBackup',
             messagehub_dot_v1_dot_backup__service__pb2.DeleteBackupRequest.SerializeToString,
             messagehub_dot_v1_dot_backup__service__pb2.DeleteBackupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportBackup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/messagehub.v1.BackupService/ExportBackup',
+            messagehub_dot_v1_dot_backup__service__pb2.ExportBackupRequest.SerializeToString,
+            messagehub_dot_v1_dot_backup__service__pb2.ExportBackupResponse.FromString,
             options,
             channel_credentials,
             insecure,

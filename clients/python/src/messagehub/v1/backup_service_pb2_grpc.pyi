@@ -44,7 +44,11 @@ class BackupServiceStub:
     RestoreBackup: _grpc.UnaryUnaryMultiCallable[_backup_service_pb2.RestoreBackupRequest, _backup_service_pb2.RestoreBackupResponse]
     """Replaces databases by their state in a backup, atomically."""
     DeleteBackup: _grpc.UnaryUnaryMultiCallable[_backup_service_pb2.DeleteBackupRequest, _backup_service_pb2.DeleteBackupResponse]
-    """Deletes a backup."""
+    """Deletes a backup; one that is still being written is cancelled."""
+    ExportBackup: _grpc.UnaryStreamMultiCallable[_backup_service_pb2.ExportBackupRequest, _backup_service_pb2.ExportBackupResponse]
+    """Streams one database of a backup as a database file, to keep it elsewhere or to
+    look into it beside the live one.
+    """
 
 @_typing.type_check_only
 class BackupServiceAsyncStub(BackupServiceStub):
@@ -62,7 +66,11 @@ class BackupServiceAsyncStub(BackupServiceStub):
     RestoreBackup: _aio.UnaryUnaryMultiCallable[_backup_service_pb2.RestoreBackupRequest, _backup_service_pb2.RestoreBackupResponse]  # type: ignore[assignment]
     """Replaces databases by their state in a backup, atomically."""
     DeleteBackup: _aio.UnaryUnaryMultiCallable[_backup_service_pb2.DeleteBackupRequest, _backup_service_pb2.DeleteBackupResponse]  # type: ignore[assignment]
-    """Deletes a backup."""
+    """Deletes a backup; one that is still being written is cancelled."""
+    ExportBackup: _aio.UnaryStreamMultiCallable[_backup_service_pb2.ExportBackupRequest, _backup_service_pb2.ExportBackupResponse]  # type: ignore[assignment]
+    """Streams one database of a backup as a database file, to keep it elsewhere or to
+    look into it beside the live one.
+    """
 
 class BackupServiceServicer(metaclass=_abc_1.ABCMeta):
     """Takes, proves and restores backups."""
@@ -113,6 +121,16 @@ class BackupServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _backup_service_pb2.DeleteBackupRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_backup_service_pb2.DeleteBackupResponse, _abc.Awaitable[_backup_service_pb2.DeleteBackupResponse]]:
-        """Deletes a backup."""
+        """Deletes a backup; one that is still being written is cancelled."""
+
+    @_abc_1.abstractmethod
+    def ExportBackup(
+        self,
+        request: _backup_service_pb2.ExportBackupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_backup_service_pb2.ExportBackupResponse], _abc.AsyncIterator[_backup_service_pb2.ExportBackupResponse]]:
+        """Streams one database of a backup as a database file, to keep it elsewhere or to
+        look into it beside the live one.
+        """
 
 def add_BackupServiceServicer_to_server(servicer: BackupServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -104,6 +104,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """[FAILED_PRECONDITION] The operation that this one follows has no outcome yet. Between
     the hub and its storage servers only.
     """
+    ERROR_REASON_TRANSACTIONS_TORN: _ErrorReason.ValueType  # 60
+    """[FAILED_PRECONDITION] The restore would tear transactions over several databases
+    apart; metadata `transactions`. Restore the other databases too, or allow it.
+    """
+    ERROR_REASON_BACKUP_NEEDED: _ErrorReason.ValueType  # 61
+    """[FAILED_PRECONDITION] It is the last verified backup of a database."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """`ErrorInfo.reason` of every error is the name of one of these without its
@@ -194,4 +200,10 @@ ERROR_REASON_PREDECESSOR_MISSING: ErrorReason.ValueType  # 50
 """[FAILED_PRECONDITION] The operation that this one follows has no outcome yet. Between
 the hub and its storage servers only.
 """
+ERROR_REASON_TRANSACTIONS_TORN: ErrorReason.ValueType  # 60
+"""[FAILED_PRECONDITION] The restore would tear transactions over several databases
+apart; metadata `transactions`. Restore the other databases too, or allow it.
+"""
+ERROR_REASON_BACKUP_NEEDED: ErrorReason.ValueType  # 61
+"""[FAILED_PRECONDITION] It is the last verified backup of a database."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

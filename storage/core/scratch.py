@@ -1,4 +1,4 @@
-"""Places for files that arrive, and what a process that was killed left of its own.
+"""Places for files on their way, and what a process that was killed left of its own.
 
 A place is a directory that is locked as long as its process uses it. `flock` is gone the moment
 the process is, so whatever can be locked is a leftover, also where several servers share a data
@@ -16,28 +16,39 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-PREFIX: Final = ".adopting-"
+ADOPTING: Final = ".adopting-"
+RESTORING: Final = ".restoring-"
+COPYING: Final = ".copying-"
+# In a place whose files must come to where they belong: no leftover, however its process ended.
+DECIDED: Final = "decided"
 
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def scratch(directory: Path) -> Iterator[Path]:
-    """A new directory below a directory, gone afterwards with all that is in it."""
-    place, descriptor = _make(directory)
+def scratch(directory: Path, prefix: str) -> Iterator[Path]:
+    """A new directory below a directory, gone afterwards with all that is in it.
+
+    One that is `DECIDED` stays as long as there is something in it.
+    """
+    place, descriptor = _make(directory, prefix)
     try:
         yield place
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        if not (place / DECIDED).exists():
+            shutil.rmtree(place, ignore_errors=True)
         os.close(descriptor)
 
 
-def remove_leftovers(directory: Path) -> None:
+def remove_leftovers(directory: Path, *prefixes: str) -> None:
     """Removes the places that processes left behind which did not come to their end."""
-    for place in directory.glob(f"{PREFIX}*"):
-        descriptor = _lock(place)
+    for place in (place for prefix in prefixes for place in directory.glob(f"{prefix}*")):
+        descriptor = lock(place)
         if descriptor is None:
             continue  # somebody's, or gone meanwhile
+        if (place / DECIDED).exists():
+            os.close(descriptor)
+            continue
         try:
             shutil.rmtree(place)
         except OSError as failure:
@@ -46,15 +57,15 @@ def remove_leftovers(directory: Path) -> None:
                 extra={"file": str(place), "detail": failure.strerror},
             )
         else:
-            _log.info("removed what an interrupted adoption left", extra={"file": str(place)})
+            _log.info("removed what an interrupted piece of work left", extra={"file": str(place)})
         finally:
             os.close(descriptor)
 
 
-def _make(directory: Path) -> tuple[Path, int]:
+def _make(directory: Path, prefix: str) -> tuple[Path, int]:
     while True:
-        place = Path(tempfile.mkdtemp(prefix=PREFIX, dir=directory))
-        descriptor = _lock(place)
+        place = Path(tempfile.mkdtemp(prefix=prefix, dir=directory))
+        descriptor = lock(place)
         if descriptor is None:
             continue  # another process took it for a leftover before it was locked
         if place.exists():
@@ -62,7 +73,7 @@ def _make(directory: Path) -> tuple[Path, int]:
         os.close(descriptor)
 
 
-def _lock(place: Path) -> int | None:
+def lock(place: Path) -> int | None:
     """Locks a directory; None if another process has it, or it is none."""
     try:
         descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

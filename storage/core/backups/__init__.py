@@ -1,0 +1,1 @@
+"""Backups of the databases of one storage server: taken, proven, put back."""

@@ -1,0 +1,1 @@
+"""A directory of the local disk as the place where backups are kept."""
