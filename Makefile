@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.setup-done
 DATA   ?= .messagehub
+# How many processes run tests, each whole files of them.
+TESTERS ?= 2
 
 .PHONY: setup run test soak check fix proto proto-check lock ci clean
 
@@ -20,7 +22,7 @@ run: setup
 	exec $(BIN)/messagehub up --data-dir $(DATA)
 
 test: setup
-	$(BIN)/python -m pytest -m "not soak"
+	$(BIN)/python -m pytest -m "not soak" --numprocesses $(TESTERS) --dist loadfile
 
 soak: setup
 	$(BIN)/python -m pytest -m soak --timeout=0 -s
