@@ -45,7 +45,9 @@ class TransactionCalls:
             source_service=self._service, databases=databases, **fields
         )
         if idle_seconds is not None:
-            request.idle_timeout.CopyFrom(Duration(nanos=round(idle_seconds * 1e9)))
+            request.idle_timeout.CopyFrom(
+                Duration(seconds=int(idle_seconds), nanos=int(idle_seconds % 1 * 1e9))
+            )
         answer = await self._transactions.BeginTransaction(request, timeout=CALL_SECONDS)
         return str(answer.transaction_id)
 
