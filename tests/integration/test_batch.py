@@ -100,7 +100,7 @@ def test_a_failure_leaves_the_others_alone(grpc_stub: Any, table: str) -> None:
         "STATEMENT_FORBIDDEN",
         "",
         "INVALID_REQUEST",
-        "NOT_IMPLEMENTED",
+        "SCHEMA_MISMATCH",
         "INVALID_STATEMENT",
         "",
     ]

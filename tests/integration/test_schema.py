@@ -25,6 +25,7 @@ from messagehub.schemas import SchemaUpdate
 from messagehub.v1.event_pb2 import EventDraft, SchemaRequest
 from messagehub.v1.event_service_pb2 import PublishEventRequest
 from messagehub.v1.event_service_pb2_grpc import EventServiceStub
+from tests.support.eventually import eventually
 from tests.support.servers import Servers, running_hub, running_servers
 
 SERVICES = ("auth", "campaign", "catalog", "character", "metrics")
@@ -74,19 +75,13 @@ async def schema_events(hub: Hub, **filters: Any) -> AsyncIterator[list[Event]]:
             await asyncio.gather(reading, return_exceptions=True)
 
 
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(TIMEOUT):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 async def test_one_database_is_updated_and_tells_of_it(hub: Hub) -> None:
     correlation_id = uuid.uuid4().hex
     async with schema_events(hub, correlation_id=correlation_id) as found:
         answer = await hub.update_schema(
             [SchemaUpdate("1.0.0", HEROES, description="heroes")], correlation_id=correlation_id
         )
-        await until(lambda: len(found) >= 4)
+        await eventually(lambda: len(found) >= 4)
     (result,) = answer.results
     assert (result.database, result.from_version, result.to_version) == (
         "character_db",
@@ -121,7 +116,7 @@ async def test_five_databases_change_together_or_not_at_all(hub: Hub) -> None:
     async with schema_events(hub, correlation_id=correlation_id) as found:
         with pytest.raises(InvalidStatement) as refusal:
             await hub.update_schema(updates, correlation_id=correlation_id)
-        await until(lambda: sum(e.type == "schema.update_failed" for e in found) == 5)
+        await eventually(lambda: sum(e.type == "schema.update_failed" for e in found) == 5)
     assert refusal.value.metadata["statement_number"] == "2"
     assert refusal.value.metadata["database"] == DATABASES[3]
     assert not any(event.type == "schema.update_completed" for event in found)
@@ -205,10 +200,12 @@ async def test_operations_are_checked_against_the_version(hub: Hub) -> None:
     with pytest.raises(InvalidRequest):
         await hub.execute("SELECT 1", schema_version="nonsense")
     submitted = await hub.submit("DELETE FROM heroes", schema_version=">=2")
-    async with asyncio.timeout(TIMEOUT):
-        while not (known := await hub.operation(submitted.request_id)).state.final:
-            await asyncio.sleep(0.01)
-    assert isinstance(known.error, SchemaMismatch)
+
+    async def has_ended() -> bool:
+        return (await hub.operation(submitted.request_id)).state.final
+
+    await eventually(has_ended)
+    assert isinstance((await hub.operation(submitted.request_id)).error, SchemaMismatch)
     assert (await hub.execute("SELECT count(*) FROM heroes")).rows == [(1,)]
 
 
@@ -263,7 +260,7 @@ async def test_an_update_may_be_asked_for_by_an_event(hub: Hub) -> None:
     ) as found:
         await stub.PublishEvent(request("1.0.0", HEROES, "good"), timeout=TIMEOUT)
         await stub.PublishEvent(request("1.1.0", "nonsense", "bad"), timeout=TIMEOUT)
-        await until(lambda: len(found) == 2)
+        await eventually(lambda: len(found) == 2)
     assert [(event.type, event.correlation_id) for event in found] == [
         ("storage.schema_updated", "good"),
         ("schema.update_failed", "bad"),

@@ -33,8 +33,9 @@ async def _settled(step: Coroutine[Any, Any, Answer]) -> Answer | HubError:
 
 
 def _telling(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The failure that says most: a statement that always fails, before one that may not."""
-    for failure in failures.exceptions:
-        if isinstance(failure, HubError) and judge(failure) is Verdict.FINAL:
-            return failure
+    """The failure that says most: what always fails, before what may not do so again."""
+    for verdict in (Verdict.FINAL, Verdict.OTHER):
+        for failure in failures.exceptions:
+            if isinstance(failure, HubError) and judge(failure) is verdict:
+                return failure
     return failures.exceptions[0]

@@ -19,8 +19,10 @@ from messagehub.errors import (
     HubError,
     InternalError,
     InvalidStatement,
+    InvalidVersion,
     QueueFull,
     Retry,
+    SchemaHistoryConflict,
     ShuttingDown,
     StatementForbidden,
     StorageFull,
@@ -48,7 +50,13 @@ _CONFLICTS: Final = (
     CursorEpochChanged,
 )
 _PASSING: Final = (StorageUnavailable, DatabaseUnavailable, ShuttingDown)
-_FINAL: Final = (ConstraintViolation, InvalidStatement, StatementForbidden)
+_FINAL: Final = (
+    ConstraintViolation,
+    InvalidStatement,
+    InvalidVersion,
+    SchemaHistoryConflict,
+    StatementForbidden,
+)
 # After these a call may have been executed all the same, or is worth repeating until it is.
 _UNANSWERED: Final = (
     Cancelled,

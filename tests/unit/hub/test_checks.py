@@ -4,9 +4,9 @@ import uuid
 
 import pytest
 
-from hub.api.checks import RequestChecks, given_request_id, refuse_unbuilt, request_id_or_new
+from hub.api.checks import RequestChecks, given_request_id, request_id_or_new, written_for
 from hub.config import HubConfig
-from messagehub.errors import InvalidRequest, NotBuiltYet
+from messagehub.errors import InvalidRequest, InvalidRequest
 from messagehub.v1.hub_service_pb2 import AdoptDatabaseRequest
 from messagehub.v1.statement_pb2 import Statement, Value
 from messagehub.v1.storage_service_pb2 import ExecuteRequest
@@ -107,11 +107,13 @@ def test_a_missing_request_id_is_made_up_where_it_is_needed():
     assert made != request_id_or_new("")
 
 
-def test_a_precondition_that_nobody_would_check_is_refused():
-    with pytest.raises(NotBuiltYet, match="schema_version") as caught:
-        refuse_unbuilt(schema_version="1")
+def test_a_statement_goes_with_the_range_that_it_is_written_for():
+    assert written_for(statement("X"), "") == statement("X")
+    request = written_for(statement("X"), ">=1")
+    assert (request.statement, request.schema_version) == (statement("X"), ">=1")
+    with pytest.raises(InvalidRequest, match="schema_version") as caught:
+        written_for(statement("X"), "nonsense")
     assert list(caught.value.fields) == ["schema_version"]
-    refuse_unbuilt(schema_version="")
 
 
 def test_a_batch_has_at_least_one_operation_and_not_too_many():

@@ -1,13 +1,13 @@
 """Schemas: versions of databases, led up and back by scripts.
 
     await hub.update_schema([
-        SchemaUpdate("1.1.0", "ALTER TABLE heroes ADD COLUMN level INTEGER", database="character_db"),
+        SchemaUpdate("1.1.0", "ALTER TABLE heroes ADD level INTEGER", database="character_db"),
         SchemaUpdate("2.0.0", "DROP TABLE rumours", database="campaign_db"),
     ])
     print((await hub.schema("character_db")).version)
 
 All updates of a call are one transaction. With `dry_run` everything is run, reported and undone.
-An operation may name the versions that it is written for: `execute(..., schema_version=">=1.1 <2")`.
+An operation may name the versions that it is written for: `execute(..., schema_version="^1.1")`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -79,10 +79,11 @@ class Schemas:
             dry_run=dry_run,
         )
         stub = SchemaServiceStub(self.channel)
-        return await self.call(
+        answer: messages.UpdateSchemaResponse = await self.call(
             lambda seconds: stub.UpdateSchema(request, timeout=seconds),
             timeout=timeout or SCHEMA_TIMEOUT_SECONDS,
         )
+        return answer
 
     async def rollback_schema(
         self: Caller,
@@ -107,10 +108,11 @@ class Schemas:
             dry_run=dry_run,
         )
         stub = SchemaServiceStub(self.channel)
-        return await self.call(
+        answer: messages.RollbackSchemaResponse = await self.call(
             lambda seconds: stub.RollbackSchema(request, timeout=seconds),
             timeout=timeout or SCHEMA_TIMEOUT_SECONDS,
         )
+        return answer
 
     async def schema(
         self: Caller, database: str = "", *, timeout: float | None = None
@@ -118,9 +120,10 @@ class Schemas:
         """Tells the version of a database, its history, and its tables as they are."""
         request = messages.GetSchemaRequest(source_service=self.service, database=database)
         stub = SchemaServiceStub(self.channel)
-        return await self.call(
+        answer: messages.GetSchemaResponse = await self.call(
             lambda seconds: stub.GetSchema(request, timeout=seconds), timeout=timeout
         )
+        return answer
 
     async def schemas(
         self: Caller,
@@ -136,6 +139,7 @@ class Schemas:
             source_service=self.service, required_versions=required_versions or {}
         )
         stub = SchemaServiceStub(self.channel)
-        return await self.call(
+        answer: messages.ListSchemasResponse = await self.call(
             lambda seconds: stub.ListSchemas(request, timeout=seconds), timeout=timeout
         )
+        return answer

@@ -25,6 +25,7 @@ CLIENT_COMMANDS: Final = MappingProxyType(
         "circuits": "messagehub.cli.circuits",
         "events": "messagehub.cli.events",
         "health": "messagehub.cli.health",
+        "migrate": "messagehub.cli.migrate",
         "operations": "messagehub.cli.operations",
         "sql": "messagehub.cli.sql",
         "status": "messagehub.cli.status",
