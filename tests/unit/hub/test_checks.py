@@ -6,7 +6,7 @@ import pytest
 
 from hub.api.checks import RequestChecks, given_request_id, request_id_or_new, written_for
 from hub.config import HubConfig
-from messagehub.errors import InvalidRequest, InvalidRequest
+from messagehub.errors import InvalidRequest
 from messagehub.v1.hub_service_pb2 import AdoptDatabaseRequest
 from messagehub.v1.statement_pb2 import Statement, Value
 from messagehub.v1.storage_service_pb2 import ExecuteRequest

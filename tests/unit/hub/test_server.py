@@ -17,9 +17,9 @@ from hub.server import HubServer
 from messagehub.errors import ConstraintViolation, DatabaseNotEmpty, InvalidStatement
 from messagehub.status import to_status
 from messagehub.v1 import (
+    backup_service_pb2,
+    backup_service_pb2_grpc,
     hub_service_pb2_grpc,
-    schema_service_pb2,
-    schema_service_pb2_grpc,
     storage_service_pb2_grpc,
 )
 from messagehub.v1.hub_service_pb2 import (
@@ -207,7 +207,7 @@ async def test_each_operation_of_a_batch_has_a_result_or_an_error():
             "INVALID_REQUEST",
             "INVALID_ROUTE",
             "INVALID_REQUEST",
-            "NOT_IMPLEMENTED",
+            "INVALID_REQUEST",
         ]
         assert answer.results[0].sequence == 3
         assert [one.statement.query for one in await s.fake.next_operations()] == ["A", "F"]
@@ -533,9 +533,9 @@ async def test_reflection_lists_every_service():
 
 async def test_what_is_not_built_says_so():
     async with scene() as s:
-        stub = schema_service_pb2_grpc.SchemaServiceStub(s.channel)
+        stub = backup_service_pb2_grpc.BackupServiceStub(s.channel)
         calls = [
-            stub.UpdateSchema(schema_service_pb2.UpdateSchemaRequest()),
+            stub.CreateBackup(backup_service_pb2.CreateBackupRequest()),
         ]
         for call in calls:
             with refused("UNIMPLEMENTED", "NOT_IMPLEMENTED"):

@@ -77,6 +77,7 @@ async def hub_before(storage_address, operations, services=SERVICES, grants=GRAN
             fanout=fanout,
             named=named_subscriptions(storage_channel, fanout),
             operation_requests=None,
+            schema_requests=None,
             event_bytes_max=EVENT_BYTES_MAX,
         )
         server = make_server(

@@ -103,7 +103,7 @@ async def test_a_bad_request_id_is_refused(hub):
 
 async def test_requests_by_event_are_not_built_yet(hub):
     with refused("UNIMPLEMENTED", "NOT_IMPLEMENTED") as refusal:
-        await publish(hub, EventDraft(type="storage.schema_request"))
+        await publish(hub, EventDraft(type="storage.backup_request"))
     assert list(refusal.fields) == ["event.type"]
 
 

@@ -1,0 +1,2 @@
+DROP TRIGGER find_new_spells;
+DROP TABLE spell_texts;

@@ -1,0 +1,2 @@
+DROP TRIGGER experience_grows;
+ALTER TABLE heroes DROP COLUMN experience;

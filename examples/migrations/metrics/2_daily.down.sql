@@ -1,0 +1,2 @@
+DROP VIEW daily;
+DROP INDEX measurements_by_name;
