@@ -12,6 +12,13 @@ CREATE TABLE sessions (
     summary TEXT NOT NULL DEFAULT ''
 );
 
+CREATE TABLE quests (
+    id INTEGER PRIMARY KEY,
+    title TEXT NOT NULL,
+    hero INTEGER
+);
+
 -- +goose Down
+DROP TABLE quests;
 DROP TABLE sessions;
 DROP TABLE campaigns;

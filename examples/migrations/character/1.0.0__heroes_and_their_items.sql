@@ -1,8 +1,9 @@
 -- Heroes, and what they carry.
 CREATE TABLE heroes (
     id INTEGER PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE,
-    class TEXT NOT NULL,
+    name TEXT NOT NULL,
+    class TEXT NOT NULL DEFAULT 'adventurer',
+    alive BOOLEAN NOT NULL DEFAULT TRUE,
     level INTEGER NOT NULL DEFAULT 1 CHECK (level BETWEEN 1 AND 20),
     created_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
 );

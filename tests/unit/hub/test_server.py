@@ -508,9 +508,9 @@ async def test_health_says_what_is_built_and_what_each_database_can():
     async with scene(drain_seconds=0.1) as s:
         for name in ("", "liveness"):
             assert await check(s.hub.address, name) == SERVING, name
-        for name in ("Storage", "Transaction", "Event", "Hub"):
+        for name in ("Storage", "Transaction", "Schema", "Event", "Hub"):
             assert await check(s.hub.address, f"messagehub.v1.{name}Service") == SERVING, name
-        for name in ("Schema", "Backup"):
+        for name in ("Backup",):
             assert await check(s.hub.address, f"messagehub.v1.{name}Service") == NOT_SERVING
         s.fake.change(*states("auth_db", available=False))
         await wait_for_status(s.hub.address, "storage.auth_db", NOT_SERVING)

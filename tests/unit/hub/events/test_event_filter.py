@@ -111,7 +111,7 @@ def test_types_that_services_may_not_publish(kind):
     assert list(refusal.value.fields) == ["event.type"]
 
 
-@pytest.mark.parametrize("kind", ["storage.schema_request", "storage.backup_request"])
+@pytest.mark.parametrize("kind", ["storage.backup_request"])
 def test_requests_by_event_are_not_built_yet(kind):
     with pytest.raises(NotBuiltYet) as refusal:
         check_published(kind)
