@@ -310,3 +310,11 @@ async def test_operations_are_checked_against_the_version(engine: Engine) -> Non
     step = part(update("2.0.0"), within)
     advanced = await engine.transactions.advance(step)
     assert advanced.schema_version == "2.0.0"
+
+
+async def test_the_report_of_a_long_script_stays_small(engine: Engine) -> None:
+    insert = "INSERT INTO items (n) VALUES (1) -- " + "x" * 3000
+    (report,) = await change(engine, update("1.0.0", f"{insert}\n;" * 1000))
+    assert len(report.steps[0].statements) == 1000
+    assert report.ByteSize() < 512 * 1024
+    assert await selected(engine, "SELECT count(*) FROM items") == [(1000,)]

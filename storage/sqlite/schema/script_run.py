@@ -18,8 +18,11 @@ from storage.sqlite.statements import Runner
 MICROSECONDS: Final = 1_000_000
 VIOLATIONS_TOLD_MAX: Final = 5
 TEXT_CHARACTERS_MAX: Final = 400
-# What a report holds of a long statement, such as one with many rows.
+# What a report holds of one statement, and of all together; then only how each begins. So a script
+# of thousands of statements has a report that still fits a message.
 REPORT_CHARACTERS_MAX: Final = 4096
+SCRIPT_REPORT_CHARACTERS_MAX: Final = 256 * 1024
+BEGINNING_CHARACTERS: Final = 60
 
 
 class ScriptRun:
@@ -44,6 +47,7 @@ class ScriptRun:
         self._control = control
         self._clock = clock
         self._until = until
+        self._room = SCRIPT_REPORT_CHARACTERS_MAX
 
     def run(self, script: str) -> None:
         """Runs all statements, then looks whether every foreign key leads somewhere."""
@@ -56,7 +60,9 @@ class ScriptRun:
         self._report.duration.FromMicroseconds(int((self._clock() - began) * MICROSECONDS))
 
     def _run_one(self, number: int, text: str) -> None:
-        told = self._report.statements.add(number=number, statement=text[:REPORT_CHARACTERS_MAX])
+        shown = text[: REPORT_CHARACTERS_MAX if self._room > 0 else BEGINNING_CHARACTERS]
+        self._room -= len(shown)
+        told = self._report.statements.add(number=number, statement=shown)
         began = self._clock()
 
         def run() -> None:
