@@ -39,7 +39,8 @@ SEED_BYTES: Final = 32
 class AtomicTransactions:
     """`service` and `joined` for the edge, `coordinator` for schemas.
 
-    The resolver follows the status until `stop`.
+    `cuts` pins databases at one moment, in `surroundings`. The resolver follows the status until
+    `stop`.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class AtomicTransactions:
         status: StatusBoard,
     ) -> None:
         self._background = Background()
-        surroundings = Surroundings(
+        self.surroundings = surroundings = Surroundings(
             participants=participants,
             limits=_limits(config),
             background=self._background,
@@ -70,7 +71,7 @@ class AtomicTransactions:
         endings = Endings(surroundings)
         live = LiveAttempts(surroundings, endings)
         remembered = Remembered(config.transactions_kept_max)
-        cuts = Cuts(surroundings, commits=commits)
+        self.cuts = cuts = Cuts(surroundings, commits=commits)
         self._resolver = Resolver(surroundings, is_live=lambda name: live.get(name) is not None)
         status.listen(self._resolver.follow)
         self._interactive = Interactive(

@@ -174,6 +174,14 @@ class HubConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     schema_seconds_max: Seconds = 600.0
     required_versions: dict[Name, str] = field(default_factory=dict)
 
+    # Backups: how many are made at a time, how long one, its proof or a restore may take, and how
+    # long they try to get one moment of all databases. A restore waits for transactions that are
+    # prepared, then gives up.
+    backups_running_max: Positive = 2
+    backup_seconds_max: Seconds = 6 * 3600.0
+    backup_cut_seconds: Seconds = 60.0
+    restore_wait_seconds: Seconds = 10.0
+
     # Watches of the status.
     status_watchers_max: Positive = 1_000
     status_changes_max: Positive = 256

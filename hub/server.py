@@ -6,10 +6,10 @@ import time
 import uuid
 from typing import Final
 
-import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from hub.api import event_service, schema_service
+from hub.api.backup_service import FULL_NAME as BACKUP_SERVICE
 from hub.api.checks import RequestChecks
 from hub.api.event_service import EventService
 from hub.api.hub_service import HubService
@@ -27,13 +27,13 @@ from hub.core.subscriptions.named_subscriptions import NamedSubscriptions
 from hub.core.subscriptions.subscription_store import SubscriptionStore
 from hub.guaranteed_delivery import GuaranteedDelivery
 from hub.guarded_storage import GuardedStorage
+from hub.proven_backups import ProvenBackups
 from hub.schema_coordination import SchemaCoordination
 from hub.storage_connections import StorageConnections
 from messagehub.serving.drain import FAREWELL_SECONDS, Drain
 from messagehub.serving.health import READY, HealthBoard
 from messagehub.serving.process import bind, enable_reflection, make_server
 from messagehub.v1 import (
-    backup_service_pb2,
     backup_service_pb2_grpc,
     hub_service_pb2,
     hub_service_pb2_grpc,
@@ -50,16 +50,13 @@ HUB_SERVICE: Final = hub_service_pb2.DESCRIPTOR.services_by_name["HubService"].f
 TRANSACTION_SERVICE: Final = transaction_service_pb2.DESCRIPTOR.services_by_name[
     "TransactionService"
 ].full_name
-BUILT_SERVICES: Final = (
+SERVICES: Final = (
     STORAGE_SERVICE,
     TRANSACTION_SERVICE,
+    BACKUP_SERVICE,
     event_service.FULL_NAME,
     HUB_SERVICE,
     schema_service.FULL_NAME,
-)
-# In the contract, but every RPC answers NOT_IMPLEMENTED, so their health is never SERVING.
-UNBUILT_SERVICES: Final = (
-    backup_service_pb2.DESCRIPTOR.services_by_name["BackupService"].full_name,
 )
 
 
@@ -136,6 +133,13 @@ class HubServer:
             coordinator=self._transactions.coordinator,
             announcements=self._later.inbox,
         )
+        self._backups = ProvenBackups(
+            config,
+            routes=routes,
+            servers=self._storage.backups,
+            transactions=self._transactions,
+            announcements=self._later.inbox,
+        )
         fanout = _fanout(config, journal)
         self._named = _named_subscriptions(config, self._guarded.subscriptions, fanout)
         self._events = EventService(
@@ -167,6 +171,7 @@ class HubServer:
             self._later.stop(self._config.drain_seconds),
         )
         await self._schemas.stop(self._config.drain_seconds)
+        await self._backups.stop()
         await self._transactions.stop(self._config.drain_seconds)
         await self._server.stop(FAREWELL_SECONDS)
         await self._named.close()
@@ -184,10 +189,8 @@ class HubServer:
         self._status.listen(self._later.follow)
 
     def _tell_health(self, state: HubState) -> None:
-        for name in (READY, *BUILT_SERVICES):
+        for name in (READY, *SERVICES):
             self._health.set(name, serving=state.ready)
-        for name in UNBUILT_SERVICES:
-            self._health.set(name, serving=False)
         for database in state.databases:
             self._health.set(f"storage.{database.database}", serving=database.usable)
 
@@ -218,9 +221,9 @@ class HubServer:
         schema_service_pb2_grpc.add_SchemaServiceServicer_to_server(self._schemas.service, server)
         event_service.add_to_server(self._events, server)
         hub_service_pb2_grpc.add_HubServiceServicer_to_server(hub_service, server)
-        _add_unbuilt(server)
+        backup_service_pb2_grpc.add_BackupServiceServicer_to_server(self._backups.service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        enable_reflection(server, (*BUILT_SERVICES, *UNBUILT_SERVICES, HEALTH_SERVICE))
+        enable_reflection(server, (*SERVICES, HEALTH_SERVICE))
 
 
 def _fanout(config: HubConfig, journal: Journal) -> Fanout:
@@ -263,12 +266,4 @@ def _named_subscriptions(
         leases,
         make_holder=lambda: uuid.uuid4().hex,
         seconds=config.storage_answer_seconds,
-    )
-
-
-def _add_unbuilt(server: grpc.aio.Server) -> None:
-    """Registers what only the contract knows: the generated methods, which answer UNIMPLEMENTED."""
-    backup_service_pb2_grpc.add_BackupServiceServicer_to_server(
-        backup_service_pb2_grpc.BackupServiceServicer(),  # type: ignore[abstract]
-        server,
     )

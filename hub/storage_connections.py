@@ -3,7 +3,9 @@
 import asyncio
 import random
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from hub.adapters.backups import StorageBackups
 from hub.adapters.exchange import Exchange
 from hub.adapters.failover_events import FailoverEvents
 from hub.adapters.participants import StorageParticipants
@@ -24,6 +26,9 @@ from hub.core.routing.placed import (
 from hub.core.routing.placement import Placement
 from hub.core.status import StatusBoard
 
+if TYPE_CHECKING:
+    import grpc
+
 
 class StorageConnections:
     """One connection to each storage server, between `start` and `stop`.
@@ -38,6 +43,7 @@ class StorageConnections:
             {name: config.servers_of(name) for name in databases}, show=status.show
         )
         self._gateways: list[StorageGateway] = []
+        self._channels: dict[str, grpc.aio.Channel] = {}
         servers = {address: self._connection(address) for address in self._placement.addresses}
         placed = Placed(self._placement, servers)
         self.operations_of = placed.operations
@@ -45,6 +51,13 @@ class StorageConnections:
         self.journal = PlacedJournal(placed)
         self.subscriptions = PlacedSubscriptions(placed)
         self.participants = PlacedParticipants(placed)
+        self.backups = StorageBackups(
+            self._placement,
+            self._channels,
+            work_seconds=config.backup_seconds_max,
+            answer_seconds=config.storage_answer_seconds,
+            retry_seconds=config.reconnect_seconds_max,
+        )
 
     def announce_to(self, announcements: Announcements) -> None:
         """From now on, every failover becomes an event in its database's journal."""
@@ -61,7 +74,7 @@ class StorageConnections:
 
     def _connection(self, address: str) -> StorageServer:
         config = self._config
-        channel = open_channel(config, address)
+        channel = self._channels[address] = open_channel(config, address)
         exchange = Exchange(config)
         gateway = StorageGateway(
             config,

@@ -28,6 +28,8 @@ Sent = TypeVar("Sent", bound=Message)
 PROGRESS_SECONDS: Final = 0.2
 # How many transactions of a database are looked through.
 TRANSACTIONS_MAX: Final = 10_000
+# How long databases stay closed for a hub that looks into what is to replace them.
+CLOSED_SECONDS_MAX: Final = 30.0
 
 
 class BackupService(backup_service_pb2_grpc.BackupServiceServicer):
@@ -82,23 +84,21 @@ class BackupService(backup_service_pb2_grpc.BackupServiceServicer):
                 yield wire.RestoreBackupResponse(activity=step)
             staging.result()
             yield wire.RestoreBackupResponse(staged=wire.StagedDatabases())
-            async for request in request_iterator:
-                yield await self._answer(request, restoring, list(opened.databases))
-                if request.WhichOneof("step") == "replace":
+            closing = (await _next(request_iterator, "close")).close
+            live = [self._databases.get(name) for name in opened.databases]
+            async with restoring.closed(live, closing.wait_timeout_ms / MILLISECONDS):
+                yield wire.RestoreBackupResponse(closed=wire.ClosedDatabases())
+                async with asyncio.timeout(CLOSED_SECONDS_MAX):
+                    request = await anext(request_iterator, None)
+                    while request is not None and request.HasField("look"):
+                        yield await _missing(request.look, restoring)
+                        request = await anext(request_iterator, None)
+                if request is None:
                     return
-
-    async def _answer(
-        self, request: wire.RestoreBackupRequest, restoring: Restoring, databases: list[str]
-    ) -> wire.RestoreBackupResponse:
-        if request.WhichOneof("step") == "look":
-            look = request.look
-            missing = await restoring.missing(look.database, look.transaction_ids)
-            return wire.RestoreBackupResponse(
-                missing=wire.MissingTransactions(transaction_ids=missing)
-            )
-        wait_seconds = request.replace.wait_timeout_ms / MILLISECONDS
-        live = [self._databases.get(name) for name in databases]
-        return _restored(await restoring.replace(live, wait_seconds))
+                restored = await restoring.replace()
+        for database in live:
+            await database.open()
+        yield _restored(restored)
 
     async def ListBackups(
         self, request: wire.ListBackupsRequest, context: Context
@@ -174,6 +174,13 @@ async def _next(requests: AsyncIterator[Sent], step: str) -> Sent:
     if request is None or request.WhichOneof("step") != step:
         raise InvalidRequest(f"{step} is missing", fields={step: "is required"})
     return request
+
+
+async def _missing(
+    look: wire.LookForTransactions, restoring: Restoring
+) -> wire.RestoreBackupResponse:
+    missing = await restoring.missing(look.database, look.transaction_ids)
+    return wire.RestoreBackupResponse(missing=wire.MissingTransactions(transaction_ids=missing))
 
 
 def _piece(pieces: Iterator[bytes]) -> bytes:

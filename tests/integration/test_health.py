@@ -87,14 +87,6 @@ async def test_the_storage_server_serves_every_name(servers: Servers, name: str)
     assert await check(servers.storage.address, name) == SERVING
 
 
-@pytest.mark.parametrize(
-    "name",
-    [f"messagehub.v1.{part}Service" for part in ("Schema", "Backup")],
-)
-async def test_a_service_that_is_not_built_never_serves(servers: Servers, name: str) -> None:
-    assert await check(servers.hub.address, name) == NOT_SERVING
-
-
 @pytest.mark.parametrize("server", ["hub", "storage"])
 @pytest.mark.parametrize("name", UNKNOWN)
 async def test_an_unknown_name(servers: Servers, server: str, name: str) -> None:

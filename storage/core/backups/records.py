@@ -49,7 +49,8 @@ def read(shelf: Shelf, backup_id: str) -> StoredBackup:
     except (OSError, ValueError, json_format.ParseError) as failure:
         stored.manifest.Clear()
         stored.manifest.backup_id = backup_id
-        stored.damage = f"{MANIFEST}: {failure}"
+        what = failure.strerror if isinstance(failure, OSError) else failure
+        stored.damage = f"{MANIFEST}: {what}"
         return stored
     try:
         with shelf.open(backup_id, VERIFICATION) as file:

@@ -1,8 +1,8 @@
 """One restore on its way: databases are staged and checked beside the live ones, then replaced."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from messagehub.errors import BackupCorrupt, InvalidRequest
@@ -54,30 +54,28 @@ class Restoring:
         file = self._file(database)
         return await asyncio.to_thread(self._files.missing, file, transaction_ids)
 
-    async def replace(
+    @asynccontextmanager
+    async def closed(
         self, databases: Sequence[Database], wait_seconds: float
-    ) -> list[RestoredDatabase]:
-        """Puts the staged databases in their places while whoever wants them waits.
+    ) -> AsyncIterator[None]:
+        """Closes the live databases within the block; whoever wants them waits.
 
         Raises `TransactionConflict` if a transaction stays prepared for so long.
         """
-        return await asyncio.shield(asyncio.ensure_future(self._replace(databases, wait_seconds)))
-
-    async def _replace(
-        self, databases: Sequence[Database], wait_seconds: float
-    ) -> list[RestoredDatabase]:
         async with AsyncExitStack() as still:
             for database in sorted(databases, key=lambda one: one.name):
                 await still.enter_async_context(database.standstill(wait_seconds))
-            self._reached("restore.still")
-            names = [database.name for database in databases]
-            dropped = await in_thread(
-                lambda: self._files.replace(self._place, names), Progress("restore")
-            )
+            self._reached("restore.closed")
+            yield
+
+    async def replace(self) -> list[RestoredDatabase]:
+        """Puts the staged databases in the places of the live ones, which are closed."""
+        names = sorted(self._staged)
+        dropped = await in_thread(
+            lambda: self._files.replace(self._place, names), Progress("restore")
+        )
         self._reached("restore.replaced")
-        for database in databases:
-            await database.open()
-        return [self._restored(database.name, dropped) for database in databases]
+        return [self._restored(name, dropped) for name in names]
 
     def _stage(self, database: BackedUpDatabase) -> None:
         file = self._file(database.database)

@@ -61,14 +61,9 @@ class Taking:
             for _, snapshot in snapshots:
                 self.progress.expect(3 * await snapshot.size_bytes())
             for database, snapshot in snapshots:
-                copied = BackedUpDatabase(
-                    database=database.name,
-                    file=f"{database.name}{FILE_SUFFIX}",
-                    epoch=database.epoch,
-                    sequence=snapshot.sequence,
-                )
-                held = await snapshot.copy(self._file(copied), self.progress)
-                copied.tables.extend(held)
+                copied = await snapshot.copy(self._file(database.name), self.progress)
+                copied.database = database.name
+                copied.file = f"{database.name}{FILE_SUFFIX}"
                 self._copied.append(copied)
                 self._reached("backup.copied")
         for copied in self._copied:
@@ -91,7 +86,7 @@ class Taking:
         await asyncio.to_thread(self._draft.discard)
 
     def _pack(self, copied: BackedUpDatabase) -> None:
-        file = self._file(copied)
+        file = self._file(copied.database)
         with self._draft.create(copied.file) as target:
             packed = pack(file, target, self.progress)
         file.unlink()
@@ -105,5 +100,5 @@ class Taking:
         self._reached("backup.before_complete")
         self._draft.complete()
 
-    def _file(self, copied: BackedUpDatabase) -> Path:
-        return self._place / f"{copied.database}.db"
+    def _file(self, database: str) -> Path:
+        return self._place / f"{database}.db"

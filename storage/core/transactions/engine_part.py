@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from messagehub.errors import HubError
-from messagehub.storage.v1.backup_service_pb2 import BackedUpTable
+from messagehub.storage.v1.backup_service_pb2 import BackedUpDatabase
 from messagehub.storage.v1.participant_service_pb2 import (
     ParticipantOperation,
     ParticipantResult,
@@ -125,8 +125,8 @@ class Snapshot(Protocol):
     async def size_bytes(self) -> int:
         """The size of the database in this state."""
 
-    async def copy(self, file: Path, progress: Progress) -> list[BackedUpTable]:
-        """Copies this state into a file, and tells what it holds."""
+    async def copy(self, file: Path, progress: Progress) -> BackedUpDatabase:
+        """Copies this state into a file, and tells what it holds; it has no name yet."""
 
     def stop(self) -> None:
         """A copy that is being made ends at its next step; nothing happens if there is none."""

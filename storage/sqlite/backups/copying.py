@@ -9,10 +9,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from messagehub.storage.v1.backup_service_pb2 import BackedUpTable
+from messagehub.storage.v1.backup_service_pb2 import BackedUpDatabase
 from storage.core.backups.progress import Progress
-from storage.sqlite import failures
+from storage.sqlite import failures, journal
 from storage.sqlite.backups import contents
+from storage.sqlite.schema import history
 
 # A step lasts about a millisecond; then others get their turn.
 PAGES_AT_ONCE: Final = 128
@@ -24,7 +25,7 @@ def size_bytes(raw: sqlite3.Connection) -> int:
     return int(pages) * int(raw.execute("PRAGMA page_size").fetchone()[0])
 
 
-def copy(source: sqlite3.Connection, file: Path, progress: Progress) -> list[BackedUpTable]:
+def copy(source: sqlite3.Connection, file: Path, progress: Progress) -> BackedUpDatabase:
     """Copies the snapshot that is pinned on `source` and tells what it held.
 
     The file is not flushed to disk: it is on its way to somewhere else. The counts and digests are
@@ -45,8 +46,14 @@ def copy(source: sqlite3.Connection, file: Path, progress: Progress) -> list[Bac
             source.backup(target, pages=PAGES_AT_ONCE, progress=step)
             # One file is all there is: no log beside it.
             target.execute("PRAGMA journal_mode = DELETE")
-        held = contents.tables(source, progress)
+        position = journal.position(source)
+        copied = BackedUpDatabase(
+            epoch=position.epoch,
+            sequence=position.sequence,
+            schema_version=history.current(source),
+            tables=contents.tables(source, progress),
+        )
     except sqlite3.Error as failure:
         raise failures.translate(failure) from failure
     progress.add(told)
-    return held
+    return copied

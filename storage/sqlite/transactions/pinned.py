@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from messagehub.errors import InternalError, InvalidStatement
-from messagehub.storage.v1.backup_service_pb2 import BackedUpTable
+from messagehub.storage.v1.backup_service_pb2 import BackedUpDatabase
 from messagehub.storage.v1.participant_service_pb2 import ParticipantOperation, ParticipantResult
 from storage.core.backups.progress import Progress
 from storage.core.operation import Operation, Outcome
@@ -50,7 +50,7 @@ class PinnedSnapshot:
         """The size of the database in this state."""
         return await self._connection.run(copying.size_bytes)
 
-    async def copy(self, file: Path, progress: Progress) -> list[BackedUpTable]:
+    async def copy(self, file: Path, progress: Progress) -> BackedUpDatabase:
         """Copies this state into a file; a caller that goes away stops it."""
         self._copying = progress
         try:

@@ -17,8 +17,6 @@ from hub.server import HubServer
 from messagehub.errors import ConstraintViolation, DatabaseNotEmpty, InvalidStatement
 from messagehub.status import to_status
 from messagehub.v1 import (
-    backup_service_pb2,
-    backup_service_pb2_grpc,
     hub_service_pb2_grpc,
     storage_service_pb2_grpc,
 )
@@ -508,10 +506,8 @@ async def test_health_says_what_is_built_and_what_each_database_can():
     async with scene(drain_seconds=0.1) as s:
         for name in ("", "liveness"):
             assert await check(s.hub.address, name) == SERVING, name
-        for name in ("Storage", "Transaction", "Schema", "Event", "Hub"):
+        for name in ("Backup", "Storage", "Transaction", "Event", "Hub", "Schema"):
             assert await check(s.hub.address, f"messagehub.v1.{name}Service") == SERVING, name
-        for name in ("Backup",):
-            assert await check(s.hub.address, f"messagehub.v1.{name}Service") == NOT_SERVING
         s.fake.change(*states("auth_db", available=False))
         await wait_for_status(s.hub.address, "storage.auth_db", NOT_SERVING)
         assert await check(s.hub.address, "storage.character_db") == SERVING
@@ -529,17 +525,6 @@ async def test_reflection_lists_every_service():
         await call.done_writing()
         names = [one.name for one in answer.list_services_response.service]
         assert set(PUBLIC_SERVICES) | {"grpc.health.v1.Health"} <= set(names)
-
-
-async def test_what_is_not_built_says_so():
-    async with scene() as s:
-        stub = backup_service_pb2_grpc.BackupServiceStub(s.channel)
-        calls = [
-            stub.CreateBackup(backup_service_pb2.CreateBackupRequest()),
-        ]
-        for call in calls:
-            with refused("UNIMPLEMENTED", "NOT_IMPLEMENTED"):
-                await call
 
 
 # Status.

@@ -488,16 +488,21 @@ Global___VerifyBackupResponse: _TypeAlias = VerifyBackupResponse  # noqa: Y015
 
 @_typing.final
 class RestoreBackupRequest(_message.Message):
-    """Replaces databases: first `open`, then any number of `look`, then `replace`."""
+    """Replaces databases: `open`, then `close`, then any number of `look`, then `replace`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     OPEN_FIELD_NUMBER: _builtins.int
+    CLOSE_FIELD_NUMBER: _builtins.int
     LOOK_FIELD_NUMBER: _builtins.int
     REPLACE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def open(self) -> Global___OpenRestore:
         """Stages databases."""
+
+    @_builtins.property
+    def close(self) -> Global___CloseDatabases:
+        """Closes the live databases; who comes waits until the stream ends."""
 
     @_builtins.property
     def look(self) -> Global___LookForTransactions:
@@ -511,14 +516,15 @@ class RestoreBackupRequest(_message.Message):
         self,
         *,
         open: Global___OpenRestore | None = ...,
+        close: Global___CloseDatabases | None = ...,
         look: Global___LookForTransactions | None = ...,
         replace: Global___ReplaceDatabases | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["look", b"look", "open", b"open", "replace", b"replace", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["close", b"close", "look", b"look", "open", b"open", "replace", b"replace", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["look", b"look", "open", b"open", "replace", b"replace", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["close", b"close", "look", b"look", "open", b"open", "replace", b"replace", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["open", "look", "replace"]  # noqa: Y015
+    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["open", "close", "look", "replace"]  # noqa: Y015
     _WhichOneofArgType_step: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_step) -> _WhichOneofReturnType_step | None: ...
 
@@ -589,8 +595,8 @@ class LookForTransactions(_message.Message):
 Global___LookForTransactions: _TypeAlias = LookForTransactions  # noqa: Y015
 
 @_typing.final
-class ReplaceDatabases(_message.Message):
-    """Puts the staged databases in their places."""
+class CloseDatabases(_message.Message):
+    """Closes the live databases."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -608,6 +614,23 @@ class ReplaceDatabases(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+Global___CloseDatabases: _TypeAlias = CloseDatabases  # noqa: Y015
+
+@_typing.final
+class ReplaceDatabases(_message.Message):
+    """Puts the staged databases in their places."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
 Global___ReplaceDatabases: _TypeAlias = ReplaceDatabases  # noqa: Y015
 
 @_typing.final
@@ -618,6 +641,7 @@ class RestoreBackupResponse(_message.Message):
 
     ACTIVITY_FIELD_NUMBER: _builtins.int
     STAGED_FIELD_NUMBER: _builtins.int
+    CLOSED_FIELD_NUMBER: _builtins.int
     MISSING_FIELD_NUMBER: _builtins.int
     RESTORED_FIELD_NUMBER: _builtins.int
     @_builtins.property
@@ -627,6 +651,10 @@ class RestoreBackupResponse(_message.Message):
     @_builtins.property
     def staged(self) -> Global___StagedDatabases:
         """Everything is staged and right; the hub may look and replace."""
+
+    @_builtins.property
+    def closed(self) -> Global___ClosedDatabases:
+        """The live databases are closed."""
 
     @_builtins.property
     def missing(self) -> Global___MissingTransactions:
@@ -641,14 +669,15 @@ class RestoreBackupResponse(_message.Message):
         *,
         activity: Global___BackupActivity | None = ...,
         staged: Global___StagedDatabases | None = ...,
+        closed: Global___ClosedDatabases | None = ...,
         missing: Global___MissingTransactions | None = ...,
         restored: Global___RestoredDatabases | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "missing", b"missing", "restored", b"restored", "staged", b"staged", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "closed", b"closed", "missing", b"missing", "restored", b"restored", "staged", b"staged", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "missing", b"missing", "restored", b"restored", "staged", b"staged", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "closed", b"closed", "missing", b"missing", "restored", b"restored", "staged", b"staged", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["activity", "staged", "missing", "restored"]  # noqa: Y015
+    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["activity", "staged", "closed", "missing", "restored"]  # noqa: Y015
     _WhichOneofArgType_step: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_step) -> _WhichOneofReturnType_step | None: ...
 
@@ -670,6 +699,23 @@ class StagedDatabases(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StagedDatabases: _TypeAlias = StagedDatabases  # noqa: Y015
+
+@_typing.final
+class ClosedDatabases(_message.Message):
+    """The live databases are closed, and no transaction is prepared in them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClosedDatabases: _TypeAlias = ClosedDatabases  # noqa: Y015
 
 @_typing.final
 class MissingTransactions(_message.Message):
