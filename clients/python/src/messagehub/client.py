@@ -22,6 +22,7 @@ from typing import Final, Self, TypeVar
 import grpc
 
 from messagehub.acknowledgements import Acknowledgements
+from messagehub.backups import Backups
 from messagehub.channel import DEFAULT_TARGET, MESSAGE_BYTES_MAX, decode, open_channel
 from messagehub.errors import HubError, InvalidRequest
 from messagehub.events import LATEST, Subscription
@@ -54,7 +55,7 @@ QUERY_TIMEOUT_SECONDS: Final = 600.0
 Answer = TypeVar("Answer")
 
 
-class Hub(Operations, Transactions, Schemas):
+class Hub(Backups, Operations, Transactions, Schemas):
     """A service's connection to the hub: one channel, which reconnects by itself.
 
     `service` is the calling service. `timeout` (seconds) bounds every call with all its attempts,

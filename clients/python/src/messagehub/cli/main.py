@@ -22,6 +22,7 @@ ENTRY_POINTS: Final = "messagehub.commands"
 CLIENT_COMMANDS: Final = MappingProxyType(
     {
         "adopt": "messagehub.cli.adopt",
+        "backup": "messagehub.cli.backup",
         "circuits": "messagehub.cli.circuits",
         "events": "messagehub.cli.events",
         "health": "messagehub.cli.health",
