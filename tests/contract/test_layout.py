@@ -11,8 +11,6 @@ import messagehub
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-# Services of the contract without a file of their own in hub/api, because none of their RPCs is
-# built: the server registers the generated base, which refuses. Building one empties this list.
 PUBLIC = {
     "messagehub": {"Hub", "HubError", "Result", "__version__"},
 }
