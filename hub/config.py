@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct, field
 
+from hub import cron
 from messagehub.errors import InvalidRequest
 from messagehub.schema.ranges import parse_range
 from messagehub.serving import configuration
@@ -39,6 +40,20 @@ class DatabaseConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Read from `[hub.databases.NAME]`: the storage servers of one database."""
 
     storage: Address | Addresses
+
+
+class BackupConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Read from `[hub.backups.NAME]`: when which databases are backed up, and what is kept.
+
+    `schedule` is a cron expression, in UTC. Without `databases` it is all of them. Of its verified
+    backups the last ones stay, and the newest of so many days and weeks; 0 is none.
+    """
+
+    schedule: str
+    databases: list[Name] | None = None
+    keep_last: Positive = 7
+    keep_daily: Annotated[int, Meta(ge=0)] = 7
+    keep_weekly: Annotated[int, Meta(ge=0)] = 4
 
 
 class HubConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -181,6 +196,10 @@ class HubConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     backup_seconds_max: Seconds = 6 * 3600.0
     backup_cut_seconds: Seconds = 60.0
     restore_wait_seconds: Seconds = 10.0
+    # Schedules: how often they are looked at, and how long after a failure they are tried again.
+    backups: dict[Name, BackupConfig] = field(default_factory=dict)
+    backup_look_seconds: Seconds = 5.0
+    backup_retry_seconds: Seconds = 300.0
 
     # Watches of the status.
     status_watchers_max: Positive = 1_000
@@ -263,9 +282,26 @@ def _routes(known: Known) -> str | None:
     return None
 
 
+def _backups(known: Known) -> str | None:
+    """Checks that schedules are times, of databases that are configured."""
+    config: HubConfig = known.settings  # type: ignore[assignment]
+    owned = set(config.services.values())
+    for name, backup in config.backups.items():
+        place = f"{known.place('backups')}.{name}"
+        if problem := cron.check(backup.schedule):
+            return f"{place}: schedule {backup.schedule!r} is no cron expression: {problem}"
+        if unknown := set(backup.databases or ()) - owned:
+            return (
+                f"{place}: there is no database {min(unknown)}; configured are "
+                f"{', '.join(sorted(owned))}"
+            )
+    return None
+
+
 CHECKS: Final[tuple[Check, ...]] = (
     listens,
     _routes,
+    _backups,
     _required_versions,
     *(
         AtMost("message_bytes_max", key, f"the largest {what} would never be accepted")

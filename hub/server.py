@@ -157,6 +157,7 @@ class HubServer:
         await self._later.start()
         await self._server.start()
         self._storage.start()
+        self._backups.start()
         self._status.start()
 
     async def stop(self) -> None:
