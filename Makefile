@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.setup-done
+BENCH_STAMP := $(VENV)/.bench-done
 DATA   ?= .messagehub
 # How many processes run tests, each whole files of them.
 TESTERS ?= 2
 
-.PHONY: setup run test soak check fix proto proto-check lock ci clean
+.PHONY: setup run test soak bench bench-smoke check fix proto proto-check lock ci clean
 
 setup: $(STAMP)
 
@@ -26,6 +27,18 @@ test: setup
 
 soak: setup
 	$(BIN)/python -m pytest -m soak --timeout=0 -s
+
+# The systems that are compared with, for `make bench` only.
+$(BENCH_STAMP): $(STAMP) requirements-bench.lock
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-bench.lock
+	touch $(BENCH_STAMP)
+
+# About ten minutes; for example `make bench BENCH="--small --results /tmp/results"` only sees that all works.
+bench: $(BENCH_STAMP)
+	GRPC_VERBOSITY=ERROR $(BIN)/python -m benchmarks.compare $(BENCH)
+
+bench-smoke: setup
+	$(BIN)/python -m benchmarks.smoke
 
 check: setup proto-check
 	$(BIN)/ruff format --check .
@@ -58,6 +71,8 @@ proto-check: .cache/generator
 lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet \
 	    --no-emit-package messagehub-client --output-file requirements.lock requirements.in pyproject.toml --extra dev
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet \
+	    --no-emit-package messagehub-client --constraint requirements.lock --output-file requirements-bench.lock pyproject.toml --extra bench
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet \
 	    --output-file protos/generator.lock protos/generator.in
 

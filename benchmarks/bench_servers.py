@@ -8,10 +8,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -40,10 +41,9 @@ async def wait_until_ready(address: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class RunningHub:
-    """A hub that is measured."""
+class RunningProcess:
+    """A process that is measured."""
 
-    address: str
     pid: int
 
     def resident_bytes(self) -> int:
@@ -57,29 +57,58 @@ class RunningHub:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+@dataclass(frozen=True, slots=True)
+class RunningHub(RunningProcess):
+    """A hub that is measured, its storage server, and the directory of both."""
+
+    address: str
+    storage: RunningProcess
+    directory: Path
+
+
+@contextlib.contextmanager
+def running(*command: str, **options: Any) -> Iterator[RunningProcess]:
+    """Runs a command until the context ends; kills what does not end by itself."""
+    process = subprocess.Popen(command, **options)
+    try:
+        yield RunningProcess(process.pid)
+    finally:
+        process.terminate()
+        try:
+            process.wait(START_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
 @asynccontextmanager
-async def hub_and_storage(**hub_settings: int | float) -> AsyncGenerator[RunningHub, None]:
-    """Runs a storage server and a hub as processes; gives the hub."""
+async def hub_and_storage(
+    configuration: str = "", **hub_settings: int | float
+) -> AsyncGenerator[RunningHub, None]:
+    """Runs a storage server and a hub as processes; gives the hub.
+
+    `configuration` is the text of a messagehub.toml for both.
+    """
     settings = {f"MESSAGEHUB_HUB_{name.upper()}": str(v) for name, v in hub_settings.items()}
     storage, hub = free_address(), free_address()
-    with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".benchmark-") as directory:
-        commands = (
-            ["-m", "storage", "--data-dir", directory, "--listen", storage],
-            ["-m", "hub", "--data-dir", directory, "--listen", hub, "--storage", storage],
-        )
-        processes = [
-            subprocess.Popen(
-                [sys.executable, *command, "--log-level", "error"], env={**os.environ, **settings}
+    with (
+        tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".benchmark-") as directory,
+        contextlib.ExitStack() as processes,
+    ):
+        file = Path(directory) / "messagehub.toml"
+        file.write_text(configuration, "utf-8")
+        both = ("--data-dir", directory, "--config", str(file), "--log-level", "error")
+        storage_process, hub_process = (
+            processes.enter_context(
+                running(sys.executable, "-m", *command, *both, env={**os.environ, **settings})
             )
-            for command in commands
-        ]
-        try:
-            await wait_until_ready(hub)
-            yield RunningHub(hub, processes[1].pid)
-        finally:
-            for process in reversed(processes):
-                process.terminate()
-                process.wait(START_SECONDS_MAX)
+            for command in (
+                ("storage", "--listen", storage),
+                ("hub", "--listen", hub, "--storage", storage),
+            )
+        )
+        await wait_until_ready(hub)
+        yield RunningHub(hub_process.pid, hub, storage_process, Path(directory))
 
 
 class Payload:
@@ -116,17 +145,11 @@ async def bare_server(payload: Payload) -> AsyncGenerator[str, None]:
         for piece in payload.pieces:
             file.write(len(piece).to_bytes(4, "big") + piece)
         file.flush()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.bench_servers", file.name, address]
-        )
-        try:
+        with running(sys.executable, "-m", "benchmarks.bench_servers", file.name, address):
             async with asyncio.timeout(START_SECONDS_MAX):
                 async with grpc.aio.insecure_channel(address) as channel:
                     await channel.unary_unary("/bare/Echo")(b"", wait_for_ready=True)
             yield address
-        finally:
-            process.terminate()
-            process.wait(START_SECONDS_MAX)
 
 
 def _read(path: str) -> Payload:

@@ -10,7 +10,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 GENERATED = ("clients/python/src/messagehub/v1/", "clients/python/src/messagehub/storage/")
 THIRD_PARTY = ("protos/third_party/", "LICENSE")
 BINARY = (".binpb", ".png", ".svg")
-LOCKS = ("requirements.lock", "protos/generator.lock")
+LOCKS = ("requirements.lock", "requirements-bench.lock", "protos/generator.lock")
 
 # Words that stand here in pieces, so that this file passes its own test.
 UNFINISHED = re.compile("FIX" + r"ME|TO" + r"DO|XX" + "X")
