@@ -16,6 +16,8 @@ import grpc
 import pytest
 import pytest_asyncio
 
+from messagehub.client import Hub
+from messagehub.schemas import SchemaUpdate
 from messagehub.storage.v1 import storage_service_pb2
 from messagehub.v1 import (
     event_service_pb2_grpc,
@@ -225,6 +227,21 @@ async def delete_subscription(scene: Scene) -> None:
         await delete(scene.events, NAME)
 
 
+async def describe_schema(scene: Scene) -> None:
+    scene.relay.lose("DescribeSchema")
+    async with Hub(scene.hub, service=SERVICE) as hub:
+        assert [table.name for table in (await hub.schema()).tables] == ["kept"]
+
+
+async def rehearse_schema(scene: Scene) -> None:
+    scene.relay.lose("RehearseSchema")
+    async with Hub(scene.hub, service=SERVICE) as hub:
+        update = SchemaUpdate("1.0.0", "DROP TABLE kept")
+        answer = await hub.update_schema([update], dry_run=True)
+        assert len(answer.results[0].statements) == 1
+        assert (await hub.schema()).version == ""
+
+
 SCENARIOS: dict[str, Callable[[Scene], Awaitable[None]]] = {
     "Exchange": exchange,
     "Query": query,
@@ -237,6 +254,8 @@ SCENARIOS: dict[str, Callable[[Scene], Awaitable[None]]] = {
     "AcknowledgeSubscription": acknowledge_subscription,
     "ListSubscriptions": list_subscriptions,
     "DeleteSubscription": delete_subscription,
+    "DescribeSchema": describe_schema,
+    "RehearseSchema": rehearse_schema,
 }
 
 
