@@ -33,6 +33,7 @@ HUB_NAMES = (
     "liveness",
     "messagehub.v1.StorageService",
     "messagehub.v1.TransactionService",
+    "messagehub.v1.SchemaService",
     "messagehub.v1.EventService",
     "messagehub.v1.HubService",
     *(f"storage.{database}" for database in DATABASES),
