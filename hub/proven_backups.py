@@ -6,6 +6,7 @@ from typing import Final
 
 from hub import cron
 from hub.adapters.backup_events import AnnouncedBackups
+from hub.api.backup_requests import BackupRequests
 from hub.api.backup_service import BackupService
 from hub.atomic_transactions import AtomicTransactions
 from hub.config import HubConfig
@@ -26,7 +27,7 @@ NANOSECONDS_PER_MICROSECOND: Final = 1000
 
 
 class ProvenBackups:
-    """`service` for the edge."""
+    """`service` and `requests` for the edge."""
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class ProvenBackups:
             look_seconds=config.backup_look_seconds,
             retry_seconds=config.backup_retry_seconds,
         )
+        self.requests = BackupRequests(routes=routes, backups=self.backups)
         self.service = BackupService(routes=routes, backups=self.backups)
 
     def start(self) -> None:

@@ -151,6 +151,7 @@ class HubServer:
                 submissions=self._later.submissions, checks=checks
             ),
             schema_requests=self._schemas.requests,
+            backup_requests=self._backups.requests,
             event_bytes_max=config.event_bytes_max,
         )
         self._add_services(routes, router, checks)

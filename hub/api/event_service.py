@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
+from hub.api.backup_requests import BackupRequests
 from hub.api.checks import request_id_or_new
 from hub.api.event_checks import check_draft, check_start, event_filter_of
 from hub.api.event_messages import EventMessages
@@ -19,7 +20,7 @@ from hub.api.subscription_messages import (
 )
 from hub.core.events import cursor
 from hub.core.events.event_filter import EventFilter
-from hub.core.events.event_types import OPERATION_REQUEST, SCHEMA_REQUEST
+from hub.core.events.event_types import BACKUP_REQUEST, OPERATION_REQUEST, SCHEMA_REQUEST
 from hub.core.events.fanout import Fanout
 from hub.core.events.journal import Position, Start
 from hub.core.events.subscription import Batch, Subscription
@@ -55,12 +56,14 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
         named: NamedSubscriptions,
         operation_requests: OperationRequests,
         schema_requests: SchemaRequests,
+        backup_requests: BackupRequests,
         event_bytes_max: int,
     ) -> None:
         self._routes = routes
         self._router = router
         self._operation_requests = operation_requests
         self._schema_requests = schema_requests
+        self._backup_requests = backup_requests
         self._fanout = fanout
         self._named = named
         self._event_bytes_max = event_bytes_max
@@ -92,6 +95,8 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
             return await self._operation_requests.submit(request)
         if draft.type == SCHEMA_REQUEST:
             return await self._schema_requests.run(request)
+        if draft.type == BACKUP_REQUEST:
+            return await self._backup_requests.begin(request)
         check_draft(draft, event_bytes_max=self._event_bytes_max)
         with _database_field("event.database"):
             route = self._routes.resolve_writable(request.source_service, draft.database)

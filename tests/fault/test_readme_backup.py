@@ -15,9 +15,8 @@ LOSS = "rm -r .messagehub"
 
 def drill() -> list[str]:
     text = (REPOSITORY / "README.md").read_text("utf-8")
-    (block,) = re.findall(
-        r"^```sh\n(messagehub sql [^`]*?backup create.*?)^```", text, re.MULTILINE | re.DOTALL
-    )
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (block,) = (block for block in blocks if "backup create" in block)
     return [line for line in block.splitlines() if not line.startswith("#")]
 
 

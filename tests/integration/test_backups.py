@@ -250,3 +250,25 @@ async def test_the_end_of_a_backup_is_an_event_of_each_of_its_databases(
     call.cancel()
     kind = "storage.backup_completed"
     assert sorted(told) == [(kind, database, backup.backup_id) for database in BOTH]
+
+
+async def test_a_backup_is_asked_for_by_an_event_and_answered_by_one(event_stub: Any) -> None:
+    call = event_stub.Subscribe(
+        event_service_pb2.SubscribeRequest(
+            source_service=SERVICE, correlation_id="by-event", latest=True
+        ),
+        timeout=20,
+    )
+    await call.read()
+    request = event_service_pb2.PublishEventRequest(
+        source_service=SERVICE, correlation_id="by-event", request_id=str(uuid.uuid4())
+    )
+    request.event.type = "storage.backup_request"
+    request.event.backup_request.databases.append("character_db")
+    await event_stub.PublishEvent(request, timeout=10)
+    while not (events := (await call.read()).events):
+        pass
+    call.cancel()
+    (event,) = events
+    assert event.type == "storage.backup_completed"
+    assert event.backup_finished.backup_id == request.request_id

@@ -3,14 +3,14 @@
 import re
 from typing import Final
 
-from messagehub.errors import InvalidRequest, NotBuiltYet
+from messagehub.errors import InvalidRequest
 
 CHARACTERS_MAX: Final = 128
 RESERVED_PREFIXES: Final = ("storage.", "schema.", "transaction.")
 # What a service asks of the hub by publishing it: an operation to submit, schemas to update.
 OPERATION_REQUEST: Final = "storage.operation_request"
 SCHEMA_REQUEST: Final = "storage.schema_request"
-UNBUILT_REQUESTS: Final = ("storage.backup_request",)
+BACKUP_REQUEST: Final = "storage.backup_request"
 
 _type = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
 _pattern = re.compile(r"[a-z0-9_.*]+")
@@ -18,12 +18,6 @@ _pattern = re.compile(r"[a-z0-9_.*]+")
 
 def check_published(event_type: str) -> None:
     """Raises unless a service may publish events of this type."""
-    if event_type in UNBUILT_REQUESTS:
-        raise NotBuiltYet(
-            f"publishing {event_type} is part of the contract but not built yet: "
-            "call the RPC that it stands for",
-            fields={"event.type": "is not built yet"},
-        )
     what = ""
     if not event_type:
         what = "is required, such as character.levelled_up"

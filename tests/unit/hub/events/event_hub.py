@@ -78,6 +78,7 @@ async def hub_before(storage_address, operations, services=SERVICES, grants=GRAN
             named=named_subscriptions(storage_channel, fanout),
             operation_requests=None,
             schema_requests=None,
+            backup_requests=None,
             event_bytes_max=EVENT_BYTES_MAX,
         )
         server = make_server(

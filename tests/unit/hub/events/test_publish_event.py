@@ -101,12 +101,6 @@ async def test_a_bad_request_id_is_refused(hub):
     assert list(refusal.fields) == ["request_id"]
 
 
-async def test_requests_by_event_are_not_built_yet(hub):
-    with refused("UNIMPLEMENTED", "NOT_IMPLEMENTED") as refusal:
-        await publish(hub, EventDraft(type="storage.backup_request"))
-    assert list(refusal.fields) == ["event.type"]
-
-
 async def test_an_event_has_a_limit_of_size(hub):
     await publish(hub, EventDraft(type="a.b", custom=b"x" * EVENT_BYTES_MAX))
     with refused("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE") as refusal:
