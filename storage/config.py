@@ -108,6 +108,9 @@ class StorageConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     transaction_idle_seconds_max: Seconds = 60.0
     in_doubt_seconds: Seconds = 1.0
     snapshots_max: Positive = 32
+    # What a part remembers to be run again after a crash, and to answer a call that is repeated.
+    part_bytes_max: Positive = 32 * MEBIBYTE
+    part_answers_bytes_max: Positive = 16 * MEBIBYTE
     commit_hold_seconds_max: Seconds = 5.0
 
     # How long the scripts of one change of a schema may take, together.

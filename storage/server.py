@@ -172,6 +172,7 @@ def _engine_factory(config: StorageConfig, directory: Path) -> Callable[[str], E
         query_seconds_max=config.query_seconds_max,
         database_bytes_max=config.database_bytes_max,
         journal_bytes_max=config.tail_message_bytes_max,
+        part_bytes_max=config.part_bytes_max,
         subscriptions_max=config.subscriptions_max,
         subscription_lag=LagLimits(
             config.subscription_lag_rows_max,
@@ -210,6 +211,7 @@ def _database_limits(config: StorageConfig) -> DatabaseLimits:
             idle_seconds_max=config.transaction_idle_seconds_max,
             in_doubt_seconds=config.in_doubt_seconds,
             snapshots_max=config.snapshots_max,
+            answers_bytes_max=config.part_answers_bytes_max,
             hold_seconds_max=config.commit_hold_seconds_max,
             keep_seconds=config.journal_age_seconds_max,
         ),

@@ -413,10 +413,13 @@ class Database:
             self._participant = self._make_participant(engine)
             try:
                 await self._participant.recover()
-            except EngineLost as loss:
-                await self._writes.end(loss.error)
+            except (EngineLost, HubError) as loss:
+                error = loss.error if isinstance(loss, EngineLost) else loss
+                await self._writes.end(error)
                 await engine.close()
-                self._lost(loss.error)
+                # What may pass, such as a full disk, is tried again.
+                tell = self._lost if isinstance(loss, EngineLost) else self._fail
+                tell(error)
                 return
             self.state = State.OPEN
             self._used_at = self._loop.time()

@@ -41,8 +41,10 @@ INSTRUCTIONS_MAX: Final = 4_000_000
 _COMMON: Final = (
     # Not enforced unless asked for (sqlite.org/foreignkeys.html §2).
     "PRAGMA foreign_keys = ON",
-    # Views and triggers may not call functions with side effects (sqlite.org/security.html).
-    "PRAGMA trusted_schema = OFF",
+    # Triggers may use FTS5 tables, and defaults the functions that Python defined, none of which
+    # SQLite takes for harmless. What a schema may reach and call, the guard decides for each
+    # statement that meets it (sqlite.org/security.html).
+    "PRAGMA trusted_schema = ON",
     # Finds damaged pages when they are read, not later (sqlite.org/security.html).
     "PRAGMA cell_size_check = ON",
     # I/O errors surface as error codes, not as a signal (sqlite.org/mmap.html).
@@ -66,9 +68,6 @@ _PARTICIPANT: Final = (
     "PRAGMA synchronous = FULL",
     # Only the other writer checkpoints; see there.
     "PRAGMA wal_autocheckpoint = 0",
-    # The functions that know only the recorded time must be usable in defaults and triggers;
-    # Python cannot mark its functions as harmless. What a schema may call, the guard decides.
-    "PRAGMA trusted_schema = ON",
 )
 
 

@@ -72,6 +72,7 @@ class SqliteSettings:
     query_seconds_max: float
     database_bytes_max: int
     journal_bytes_max: int
+    part_bytes_max: int
     subscriptions_max: int
     subscription_lag: LagLimits
     schema_seconds_max: float
@@ -159,7 +160,10 @@ class SqliteEngine:
 
     def _make_transactions(self) -> SqliteTransactions:
         async def checkpoint() -> None:
-            await self._run_on_writer(lambda raw: raw.execute("PRAGMA wal_checkpoint(PASSIVE)"))
+            # Read to its end: a statement that is still under way would hold up the next commit.
+            await self._run_on_writer(
+                lambda raw: raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            )
 
         async def borrow() -> tuple[Connection, Reader]:
             return self._spare.pop() if self._spare else await self._open_reader(STREAM_NICENESS)
@@ -177,6 +181,7 @@ class SqliteEngine:
             borrow=borrow,
             give_back=self._spare.append,
             check=self._presence.check,
+            part_bytes_max=self._settings.part_bytes_max,
             reached=failpoints.reached,
             schema_seconds_max=self._settings.schema_seconds_max,
         )

@@ -8,6 +8,7 @@ import pytest
 from messagehub.errors import (
     ConstraintViolation,
     HubError,
+    MessageTooLarge,
     RequestIdReused,
     TransactionExpired,
 )
@@ -21,7 +22,7 @@ from storage.core.engine import Engine, EngineLost
 from storage.core.operation import Operation
 from storage.core.transactions.engine_part import Ending, Step, Whole
 from tests.conformance.engines import Place
-from tests.conformance.operations import apply, done, error_of, events, selected
+from tests.conformance.operations import CREATE, apply, done, error_of, events, selected
 from tests.conformance.transaction_parts import (
     CLOCK_US,
     DATABASE,
@@ -205,6 +206,18 @@ async def test_a_snapshot_stays_as_it_was(engine: Engine) -> None:
     assert len(await selected(engine)) == 2
 
 
+async def test_a_trigger_may_fill_a_full_text_index_on_every_path(engine: Engine) -> None:
+    await done(
+        engine,
+        "CREATE VIRTUAL TABLE texts USING fts5 (body)",
+        """CREATE TRIGGER filled AFTER INSERT ON items BEGIN
+            INSERT INTO texts VALUES ('number ' || new.id); END""",
+        INSERT,
+    )
+    await advance(engine, header(), "INSERT INTO items VALUES (2, 2)", step=Step.COMMIT)
+    assert await selected(engine, "SELECT body FROM texts") == [("number 1",), ("number 2",)]
+
+
 # What makes a redo differ unless time and chance are recorded, and what SQLite keeps beside rows.
 SCHEMA = (
     """CREATE TABLE moments (id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -269,6 +282,86 @@ async def test_a_redo_after_a_crash_gives_the_very_same(place: Place, tmp_path: 
     assert await contents(again) == await contents(undisturbed)
     assert await again.transactions.recover() is None
     await calm.close()
+
+
+# After a statement that fails, nothing of it may be seen by those that follow: they run again
+# without it.
+FAILING = (
+    ("INSERT INTO items VALUES (1, 1)", "SELECT changes(), total_changes(), last_insert_rowid()"),
+    (
+        "INSERT OR FAIL INTO items VALUES (7, 7), (1, 1)",
+        "INSERT INTO items VALUES (50 + changes(), last_insert_rowid()) RETURNING *",
+    ),
+    (
+        "INSERT INTO items VALUES (1, 1)",
+        "INSERT INTO items VALUES (60 + total_changes(), total_changes()) RETURNING *",
+    ),
+    ("nonsense", "INSERT INTO items SELECT 70, strftime('%s', x'6e6f77') RETURNING *"),
+)
+
+
+@pytest.mark.parametrize(("failing", "following"), FAILING)
+async def test_a_redo_is_the_same_without_what_failed(
+    place: Place, tmp_path: Path, failing: str, following: str
+) -> None:
+    to = header()
+
+    async def prepare(at: Place) -> Engine:
+        engine = await at.open()
+        await done(engine, CREATE)
+        await advance(engine, to, INSERT, "INSERT INTO items VALUES (2, 2)", step=Step.STAY_OPEN)
+        for query in (failing, following, failing):
+            try:
+                await advance(engine, to, query, step=Step.STAY_OPEN, begins=False)
+            except HubError:
+                assert query == failing
+        await advance(engine, to, begins=False)
+        return engine
+
+    calm = type(place)(tmp_path / "calm")  # type: ignore[call-arg]
+    undisturbed = await prepare(calm)
+    await undisturbed.transactions.commit(forced=False)
+    left = await place.crash(await prepare(place))
+    again = await left.open()
+    assert await again.transactions.recover() is not None
+    await again.transactions.commit(forced=False)
+    assert await selected(again) == await selected(undisturbed)
+    await calm.close()
+
+
+async def test_a_redo_may_take_longer_than_a_statement_may(place: Place) -> None:
+    engine = await place.open()
+    await done(engine, CREATE)
+    count = "INSERT INTO items WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c"
+    await advance(engine, header(), f"{count} LIMIT 300000) SELECT n, n FROM c")
+    left = await place.crash(engine)
+    again = await left.open(write_seconds_max=0.001)
+    assert await again.transactions.recover() is not None
+    await again.transactions.commit(forced=False)
+    assert await selected(again, "SELECT count(*) FROM items") == [(300_000,)]
+
+
+async def test_a_part_remembers_so_many_bytes(place: Place) -> None:
+    engine = await place.open(part_bytes_max=100_000)
+    await done(engine, CREATE)
+    to = header()
+    await advance(engine, to, ("SELECT length(?)", b"x" * 90_000), step=Step.STAY_OPEN)
+    write = ("INSERT INTO items VALUES (1, length(?))", b"x" * 60_000)
+    await advance(engine, to, write, step=Step.STAY_OPEN, begins=False)
+    with pytest.raises(MessageTooLarge, match="part_bytes_max"):
+        await advance(engine, to, write, step=Step.STAY_OPEN, begins=False)
+    await advance(engine, to, begins=False)
+    await engine.transactions.commit(forced=False)
+    assert await selected(engine) == [(1, 60_000)]
+
+
+async def test_writes_go_on_beside_a_log_that_transactions_made_long(engine: Engine) -> None:
+    await done(engine, "CREATE TABLE large (content)")
+    for number in range(8):
+        write = ("INSERT INTO large VALUES (?)", b"x" * 1_000_000)
+        await advance(engine, header(), write, step=Step.COMMIT)
+        await done(engine, f"INSERT INTO items VALUES ({number}, 0)")
+    assert len(await selected(engine)) == 8
 
 
 async def test_what_was_committed_is_not_done_again(place: Place, engine: Engine) -> None:

@@ -171,6 +171,7 @@ class Interactive:
                 raise InvalidRequest(f"events {what}", fields={"events": what})
             async with one.turn(deadline):
                 if one.ending is None:
+                    one.commits = True
                     self._start_end(one, self._commit(one, events, deadline))
             ended = await self._end(one, seconds)
         if ended.state is State.COMMITTED:
@@ -213,12 +214,13 @@ class Interactive:
     ) -> OpenTransaction:
         found = await self._served.find(transaction_id, source_service, seconds)
         if isinstance(found, Standing):
-            raise standings.expired(transaction_id, found.error)
+            raise standings.over(found)
         return found
 
     def _check_open(self, one: OpenTransaction) -> None:
         if one.ending is not None:
-            raise standings.expired(one.header.transaction_id, None)
+            name = one.header.transaction_id
+            raise standings.committed(name) if one.commits else standings.expired(name, None)
         if one.is_over:
             raise standings.expired(one.header.transaction_id, too_late())
 

@@ -37,7 +37,8 @@ class OpenTransaction:
         self.ends_at = clock() + seconds_left
         self.begun_here = begun_here
         self.keeper: asyncio.Task[None] | None = None
-        # Set once somebody leads it to its end.
+        # Set once somebody leads it to its end, and whether that is a commit.
+        self.commits = False
         self.ending: asyncio.Task[Standing] | None = None
         self._clock = clock
         self._turn = asyncio.Lock()

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from hub.core.transactions.transaction import PartState, Record, Standing, State
-from messagehub.errors import HubError, TransactionExpired
+from messagehub.errors import HubError, InvalidRequest, TransactionExpired
 
 ENDS: Final = {
     PartState.COMMITTED: State.COMMITTED,
@@ -40,6 +40,23 @@ def of_parts(records: Iterable[Record], *, home_silent: bool) -> Standing | None
                 return standing(record, State.IN_DOUBT, waiting_for=(record.header.home,))
             return standing(record, State.PREPARING)
     return standing(known[0], State.ACTIVE) if known else None
+
+
+def over(ended: Standing) -> HubError:
+    """Why nobody can go on with a transaction that has ended."""
+    if ended.state is not State.COMMITTED:
+        return expired(ended.header.transaction_id, ended.error)
+    return committed(ended.header.transaction_id)
+
+
+def committed(name: str) -> InvalidRequest:
+    """A transaction that is committed, or being so, takes nothing more; it must not be repeated."""
+    return InvalidRequest(
+        f"the transaction {name} is committed, or about to be: ask GetTransaction, and begin "
+        "another one for more",
+        fields={"transaction_id": "is of a transaction that was told to commit"},
+        metadata={"transaction_id": name},
+    )
 
 
 def expired(name: str, reason: HubError | None) -> TransactionExpired:

@@ -15,6 +15,7 @@ class TransactionLimits:
     idle_seconds_max: float
     in_doubt_seconds: float
     snapshots_max: int
+    answers_bytes_max: int
     hold_seconds_max: float
     keep_seconds: float
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from messagehub.errors import HubError
 from messagehub.storage.v1.participant_service_pb2 import (
     ParticipantOperation,
-    ParticipantResult,
     ParticipantState,
     TransactionDecision,
     TransactionHeader,
@@ -15,6 +14,7 @@ from messagehub.storage.v1.participant_service_pb2 import (
 )
 from messagehub.v1.event_pb2 import Event
 from storage.core.operation import Operation
+from storage.core.transactions.answers import Answers
 from storage.core.transactions.engine_part import Advanced, Step
 from storage.core.transactions.states import State, Verb
 
@@ -68,7 +68,7 @@ class Resolution:
 class Part:
     """A part that may write. Calls for it take turns by `turn`.
 
-    `outcomes` has what operations with a request id gave, so that none is run twice. `advanced` is
+    `answers` has what operations with a request id gave, so that none is run twice. `advanced` is
     the answer that made it prepared. `doomed` says why somebody rolls it back who did not wait for
     what is under way.
     """
@@ -76,12 +76,12 @@ class Part:
     header: TransactionHeader
     began_at: float
     since_us: int
+    answers: Answers
     state: State = State.ABSENT
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     control: Operation | None = None
     waiting: asyncio.Task[object] | None = None
     doomed: HubError | None = None
-    outcomes: dict[str, ParticipantResult | HubError] = field(default_factory=dict)
     advanced: Advanced | None = None
     timer: asyncio.TimerHandle | None = None
     in_doubt: bool = False

@@ -15,6 +15,7 @@ from messagehub.storage.v1.participant_service_pb2 import TransactionHeader, Tra
 from messagehub.storage.v1.schema_pb2 import SchemaOperation, SchemaReport
 from storage.core.engine import EngineLost
 from storage.core.operation import Applied, Operation, ask
+from storage.core.transactions.answers import Answers
 from storage.core.transactions.commit_gate import CommitGate
 from storage.core.transactions.endings import ENDING_SECONDS, Ended, Endings, ended
 from storage.core.transactions.engine_part import (
@@ -101,7 +102,7 @@ class Participant:
         if recovered is None:
             return
         self._reached("participant.recovered")
-        part = Part(recovered.header, self._loop.time(), recovered.since_us)
+        part = self._part(recovered.header, recovered.since_us)
         part.state, part.advanced = State.PREPARED, recovered.advanced
         self._parts[recovered.header.transaction_id] = part
         await self._lane.hold(self._loop.time() + ENDING_SECONDS)
@@ -118,9 +119,13 @@ class Participant:
         if part is None:
             if asked.header is None:
                 return await self._after_the_end(asked)
-            part = Part(asked.header, self._loop.time(), self._wall_clock_us())
+            part = self._part(asked.header, self._wall_clock_us())
             self._parts[asked.transaction_id] = part
         return await self._asked_for(asked, self._advance(part, asked))
+
+    def _part(self, header: TransactionHeader, since_us: int) -> Part:
+        answers = Answers(self._limits.answers_bytes_max)
+        return Part(header, self._loop.time(), since_us, answers)
 
     async def run_whole(self, whole: Whole, control: Operation) -> Advanced:
         """Runs a transaction that has no other participant, in the group commit of the lane."""
@@ -304,12 +309,11 @@ class Participant:
         return advanced
 
     async def _run(self, part: Part, asked: Asked, *, begins: bool) -> Advanced:
-        names = [one.request_id for one in asked.operations if one.request_id]
-        if asked.step is Step.STAY_OPEN and names and names[0] in part.outcomes:
-            known = part.outcomes[names[0]]
-            if isinstance(known, HubError):
-                raise known
-            return Advanced([known], self._epoch, known.sequence)
+        first = asked.operations[0] if asked.operations else None
+        if asked.step is Step.STAY_OPEN and first is not None:
+            known = part.answers.find(first)
+            if known is not None:
+                return Advanced([known], self._epoch, known.sequence)
         try:
             advanced = await self._engine.advance(
                 Advance(
@@ -323,9 +327,10 @@ class Participant:
                 )
             )
         except HubError as failure:
-            part.outcomes |= dict.fromkeys(names[:1], failure)
+            if first is not None:
+                part.answers.keep_failure(first, failure)
             raise
-        part.outcomes |= dict(zip(names, advanced.results, strict=False))
+        part.answers.keep(asked.operations, advanced.results)
         return advanced
 
     async def _after_failure(self, part: Part, failure: BaseException, *, begins: bool) -> None:
@@ -389,8 +394,7 @@ class Participant:
         try:
             told = await self._endings.write_now(resolution)
         except HubError:
-            if was_prepared:
-                await self._engine.recover()
+            if was_prepared:  # it is prepared still, on disk, and will be tried again
                 self._doubt(part)
             else:
                 self._leave(part, State.ROLLED_BACK)

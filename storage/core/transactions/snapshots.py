@@ -114,6 +114,16 @@ class Snapshots:
     async def _pin(self, asked: Asked) -> _Pinned:
         if asked.header is None:
             raise not_found(asked.transaction_id, self._name)
+        mine = sum(
+            one.header.source_service == asked.header.source_service
+            for one in self._pinned.values()
+        )
+        if mine >= max(1, self._limits.snapshots_max // 2):
+            raise QueueFull(
+                f"{mine} snapshots of {self._name} are open for {asked.header.source_service}, "
+                "half of all (snapshots_max): end one first",
+                retry_after=1.0,
+            )
         if len(self._pinned) >= self._limits.snapshots_max:
             raise QueueFull(
                 f"{self._limits.snapshots_max} snapshots of {self._name} are open already: end "

@@ -61,10 +61,12 @@ class SqliteTransactions:
         borrow: Callable[[], Awaitable[Borrowed]],
         give_back: Callable[[Borrowed], None],
         check: Callable[[], None],
+        part_bytes_max: int,
         reached: Reached,
         schema_seconds_max: float,
     ) -> None:
         self._check = check
+        self._part_bytes_max = part_bytes_max
         self._file = file
         self._log = file.with_name(f"{file.name}-wal")
         self._writer = writer
@@ -195,7 +197,9 @@ class SqliteTransactions:
             clock=self._clock,
             seconds_max=self._schema_seconds_max,
         )
-        statements = PartStatements(runner, changes, self._chance, schema, self._database)
+        statements = PartStatements(
+            runner, changes, self._chance, schema, self._database, self._part_bytes_max
+        )
         return PartWork(
             statements,
             raw,

@@ -105,10 +105,12 @@ class PartWork:
         return position
 
     def commit(self, *, forced: bool) -> Advanced:
-        """Commits what is prepared; if that fails, it is prepared again."""
+        """Commits what is prepared; if that fails, it is prepared still, and run again first."""
         prepared = self._prepared
         if prepared is None:
             raise DatabaseUnavailable("nothing is prepared")
+        if not self._raw.in_transaction:
+            self._run_again(prepared)
         record = records.ended(
             prepared.header,
             ParticipantState.PARTICIPANT_STATE_COMMITTED,
@@ -116,11 +118,7 @@ class PartWork:
             time_us=prepared.time_us,
         )
         record.forced = forced
-        try:
-            applied = self._commit(record, prepared.events)
-        except HubError:
-            self._run_again(prepared)
-            raise
+        applied = self._commit(record, prepared.events)
         self._prepared = None
         return Advanced([], self._writer.epoch, record.sequence, record=record, applied=applied)
 
@@ -204,6 +202,7 @@ class PartWork:
             header=header,
             operations=statements.operations,
             digests=statements.digests,
+            failures=statements.failures,
             events=events,
             epoch=self._writer.epoch,
             base_sequence=base,
@@ -274,18 +273,24 @@ class PartWork:
         return Applied([], told, record.sequence, version)
 
     def _run_again(self, prepared: PreparedRecord) -> None:
-        """Brings a prepared part back to where it was, or raises `EngineLost`."""
+        """Brings a prepared part back to where it was.
+
+        Raises `EngineLost` if it cannot be the same, and another `HubError` for what may pass: a
+        full disk, no memory. Then it may be tried once more.
+        """
         if (self._writer.epoch, self._writer.sequence) != (prepared.epoch, prepared.base_sequence):
             raise _differs(prepared, "the journal is not where it was")
         self.roll_back()
-        control = Operation("", "", "", float("inf"), lambda _: None)
         try:
             self._enforce(foreign_keys=not shapes(prepared.operations))
             self._raw.execute("BEGIN IMMEDIATE")
             self._statements.begin(prepared.header)
-            self._statements.run_all(prepared.operations, control)
+            self._statements.run_again(prepared.operations, prepared.failures)
         except (*FAILURES, HubError) as failure:
             self.roll_back()
+            error = failure if isinstance(failure, HubError) else failures.verify(failure)
+            if not failures.is_permanent(error):
+                raise error from failure
             raise _differs(prepared, f"a statement failed: {failure}") from failure
         if self._statements.digests != list(prepared.digests):
             self.roll_back()

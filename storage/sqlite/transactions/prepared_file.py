@@ -53,6 +53,7 @@ class PreparedFile:
 
         Raises `EngineLost` if nobody can tell whether it is there.
         """
+        self._look()
         descriptor = self._open()
         header = MAGIC + len(content).to_bytes(LENGTH_BYTES, "big") + _digest(content)
         try:
@@ -86,6 +87,14 @@ class PreparedFile:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+    def _look(self) -> None:
+        """A file that somebody removed or replaced would be gone with the process."""
+        if self._descriptor is None:
+            return
+        opened = os.fstat(self._descriptor)
+        if not self._path.exists() or not os.path.samestat(opened, self._path.stat()):
+            self.close()
 
     def _open(self) -> int:
         if self._descriptor is None:

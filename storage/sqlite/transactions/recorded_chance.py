@@ -65,9 +65,19 @@ class RecordedChance:
         self._seed = seed
         self._changes = self._raw.total_changes
 
-    def statement(self, number: int) -> None:
-        """The statement with this number within the transaction begins."""
-        digest = blake2b(self._seed + number.to_bytes(8, "big"), digest_size=32).digest()
+    @property
+    def changes(self) -> int:
+        """How many rows were changed since `begin`, as the statements see it."""
+        return self._raw.total_changes - self._changes
+
+    @changes.setter
+    def changes(self, count: int) -> None:
+        self._changes = self._raw.total_changes - count
+
+    def statement(self, number: int, reads: int = 0) -> None:
+        """The statement with this number begins; `reads` only read since the one before."""
+        drawn = self._seed + number.to_bytes(8, "big") + reads.to_bytes(8, "big")
+        digest = blake2b(drawn, digest_size=32).digest()
         self._random.seed(digest)
 
     def close(self) -> None:
@@ -83,8 +93,10 @@ class RecordedChance:
             given = list(arguments)
             if len(given) == place:
                 given.append(_NOW)
-            if len(given) > place and isinstance(given[place], str):
-                word = given[place].lower()
+            if len(given) > place and isinstance(given[place], str | bytes):
+                # SQLite takes the bytes of a blob for text.
+                text = given[place]
+                word = (text if isinstance(text, str) else text.decode("latin-1")).lower()
                 if word in _SUBSECOND:
                     given.insert(place, self._now)
                 elif word == _NOW:
@@ -110,4 +122,4 @@ class RecordedChance:
         return self._random.randbytes(max(1, wanted))
 
     def _total_changes(self) -> int:
-        return self._raw.total_changes - self._changes
+        return self.changes

@@ -1,11 +1,12 @@
 """The statements of one part, in order: run with the recorded chance, remembered for a redo."""
 
+import math
 import sqlite3
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
-from messagehub.errors import HubError
+from messagehub.errors import HubError, MessageTooLarge
 from messagehub.schema.ranges import check_version
 from messagehub.storage.v1.participant_service_pb2 import (
     ParticipantOperation,
@@ -34,8 +35,10 @@ DIGEST_BYTES: Final = 16
 class PartStatements:
     """Runs statements of one transaction at a time; every method is called in its thread.
 
-    `operations`, `digests` and `lines` are what succeeded so far: what it was, what it gave, and
-    what the journal says of it. `versioned` says that the schema has another version by it.
+    `operations`, `digests` and `lines` are what succeeded so far and did more than read: what it
+    was, what it gave, and what the journal says of it. `failures` are the places among them where
+    a statement failed that left nothing. `versioned` says that the schema has another version by
+    it. At most `bytes_max` of operations are remembered.
     """
 
     def __init__(
@@ -45,7 +48,9 @@ class PartStatements:
         chance: RecordedChance,
         schema: SchemaWork,
         database: str,
+        bytes_max: int,
     ) -> None:
+        self._bytes_max = bytes_max
         self._runner = runner
         self._raw = runner.raw
         self._changes = changes
@@ -53,16 +58,20 @@ class PartStatements:
         self._schema = schema
         self._database = database
         self._header = TransactionHeader()
+        self._bytes = 0
+        self._reads = 0
         self.versioned = False
         self.operations: list[ParticipantOperation] = []
         self.digests: list[bytes] = []
+        self.failures: list[int] = []
         self.lines: list[JournalRecord] = []
 
     def begin(self, header: TransactionHeader) -> None:
         """Another transaction has begun on the connection."""
         self._header = header
+        self._bytes = self._reads = 0
         self.versioned = False
-        self.operations, self.digests, self.lines = [], [], []
+        self.operations, self.digests, self.lines, self.failures = [], [], [], []
         self._changes.begin()
         self._changes.forget_rowid()
         self._chance.begin(header.create_time_us, header.seed)
@@ -76,7 +85,21 @@ class PartStatements:
         self, operations: Sequence[ParticipantOperation], control: Operation
     ) -> list[ParticipantResult]:
         """Runs statements; the first that fails raises, with its place in the request."""
-        return [self._run(operation, control) for operation in operations]
+        seconds_max = self._runner.limits.write_seconds_max
+        return [self._run(operation, control, seconds_max) for operation in operations]
+
+    def run_again(self, operations: Sequence[ParticipantOperation], failed: Sequence[int]) -> None:
+        """Runs what succeeded before, and again leaves the traces of what failed between.
+
+        However long it takes: it was allowed once, and on another day the machine may be slower.
+        """
+        control = Operation("", "", "", math.inf, lambda _: None)
+        for place, operation in enumerate(operations):
+            if place in failed:
+                self._forget_effects()
+            self._run(operation, control, math.inf)
+        if len(operations) in failed:
+            self._forget_effects()
 
     def rehearse(
         self, operations: Sequence[SchemaOperation], control: Operation
@@ -108,30 +131,60 @@ class PartStatements:
         self.lines += event_lines(header, events)
         return ParticipantResult(index=operation.index, database=self._database, schema=report)
 
-    def _run(self, operation: ParticipantOperation, control: Operation) -> ParticipantResult:
+    def _run(
+        self, operation: ParticipantOperation, control: Operation, seconds_max: float
+    ) -> ParticipantResult:
         if operation.HasField("schema"):
             return self._change_schema(operation, control)
+        reads = statements.access(operation.statement) is Access.READ
+        self._reads += reads
         try:
             if operation.schema_version:
                 version = history.current(self._raw)
                 check_version(operation.schema_version, version, self._database)
-            self._runner.begin(control, self._runner.limits.write_seconds_max)
-            self._chance.statement(len(self.operations))
+            self._check_room(operation)
+            self._runner.begin(control, seconds_max)
+            self._chance.statement(len(self.operations), self._reads)
             result = self._changes.run_behind_savepoint(
                 operation.statement, read_only=operation.read_only
             )
         except HubError as refusal:
+            self._forget_effects()
             raise _placed(refusal, operation) from None
         except FAILURES as failure:
             failures.verify(failure)
+            self._forget_effects()
             raise _placed(self._explain(control, failure), operation) from failure
         finally:
             self._runner.end()
-        self.operations.append(operation)
-        self.digests.append(digest(result))
-        if statements.access(operation.statement) is not Access.READ:
+        if not reads:
+            self._reads = 0
+            self._bytes += operation.ByteSize()
+            self.operations.append(operation)
+            self.digests.append(digest(result))
             self.lines.append(operation_line(self._header, operation.statement, result))
         return ParticipantResult(index=operation.index, database=self._database, result=result)
+
+    def _check_room(self, operation: ParticipantOperation) -> None:
+        if self._bytes + operation.ByteSize() > self._bytes_max:
+            raise MessageTooLarge(
+                f"the statements of the transaction have over {self._bytes_max} bytes in "
+                f"{self._database} (part_bytes_max): commit, and go on in another one",
+                metadata={"limit_bytes": str(self._bytes_max)},
+            )
+
+    def _forget_effects(self) -> None:
+        """A statement failed: `changes()` and `last_insert_rowid()` forget what was before.
+
+        What is run again does not run it, so nothing that it left beside the data may be seen.
+        """
+        if not self._raw.in_transaction:
+            return
+        count = self._chance.changes
+        self._changes.forget_rowid()
+        self._chance.changes = count
+        if len(self.operations) not in self.failures:
+            self.failures.append(len(self.operations))
 
     def _explain(self, control: Operation, failure: sqlite3.Error | MemoryError) -> HubError:
         if failures.is_interrupt(failure):

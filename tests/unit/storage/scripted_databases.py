@@ -16,6 +16,7 @@ TRANSACTION_LIMITS: Final = TransactionLimits(
     idle_seconds_max=1e6,
     in_doubt_seconds=1e6,
     snapshots_max=2,
+    answers_bytes_max=1_000_000,
     hold_seconds_max=1e6,
     keep_seconds=1e6,
 )

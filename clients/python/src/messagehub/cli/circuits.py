@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable
 
 import click
@@ -58,6 +59,8 @@ def open_circuit(
     """Refuse every call for DATABASE at once; what is submitted waits in the inbox."""
     duration = None
     if seconds is not None:
+        if not math.isfinite(seconds):
+            raise click.BadParameter("must be a number of seconds", param_hint="--for")
         duration = Duration()
         duration.FromMilliseconds(max(1, round(seconds * MILLISECONDS)))
 

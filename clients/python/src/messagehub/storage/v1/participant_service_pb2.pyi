@@ -809,6 +809,7 @@ class PreparedRecord(_message.Message):
     BASE_SEQUENCE_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     TIME_US_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
     epoch: _builtins.str
     """The life of the database's journal."""
     base_sequence: _builtins.int
@@ -833,6 +834,10 @@ class PreparedRecord(_message.Message):
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
         """What is published with it."""
 
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Before which of the operations, by place, one failed that left nothing."""
+
     def __init__(
         self,
         *,
@@ -844,10 +849,11 @@ class PreparedRecord(_message.Message):
         base_sequence: _builtins.int = ...,
         sequence: _builtins.int = ...,
         time_us: _builtins.int = ...,
+        failures: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_sequence", b"base_sequence", "digests", b"digests", "epoch", b"epoch", "events", b"events", "header", b"header", "operations", b"operations", "sequence", b"sequence", "time_us", b"time_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_sequence", b"base_sequence", "digests", b"digests", "epoch", b"epoch", "events", b"events", "failures", b"failures", "header", b"header", "operations", b"operations", "sequence", b"sequence", "time_us", b"time_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
