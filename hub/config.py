@@ -126,6 +126,8 @@ class HubConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     delivery_setbacks_max: Positive = 5
     delivery_retry_seconds_min: Seconds = 0.05
     delivery_retry_seconds_max: Seconds = 5.0
+    # How many databases are asked at once for an operation whose database nobody named.
+    operation_look_ups_max: Positive = 8
 
     # The connection to the storage server.
     # How long a storage server may say nothing before that counts against it, to a call too.

@@ -13,9 +13,9 @@ from hub.core.delivery.backlogs import Backlogs
 from hub.core.delivery.delivery import Delivery
 from hub.core.delivery.dispatch import DeliveryLimits
 from hub.core.delivery.inbox import Inbox, InboxLimits
+from hub.core.delivery.look_ups import LookUps
 from hub.core.delivery.submissions import Submissions
 from hub.core.events.journal import Journal
-from hub.core.ports import Storage
 from hub.core.routing.router import Router
 from hub.core.routing.routes import Routes
 from hub.core.status import HubState, StatusBoard
@@ -36,7 +36,6 @@ class GuaranteedDelivery:
         *,
         routes: Routes,
         router: Router,
-        storage: Storage,
         journal: Journal,
         status: StatusBoard,
     ) -> None:
@@ -56,13 +55,15 @@ class GuaranteedDelivery:
             sleep=asyncio.sleep,
         )
         self.submissions = Submissions(
-            routes=routes, inbox=self.inbox, store=self._store, router=router
+            routes=routes,
+            inbox=self.inbox,
+            store=self._store,
+            look_ups=LookUps(router, at_once_max=config.operation_look_ups_max),
         )
         self._delivery = Delivery(
             self.inbox,
             _delivery_limits(config),
             destination=router,
-            storage=storage,
             reach=JournalReach(journal),
             routes=routes,
             clock=time.monotonic,

@@ -110,7 +110,6 @@ class HubServer:
             config,
             routes=routes,
             router=router,
-            storage=calls,
             journal=journal,
             status=self._status,
         )

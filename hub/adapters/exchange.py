@@ -23,7 +23,7 @@ from messagehub.errors import (
     ResultTooLarge,
     StorageUnavailable,
 )
-from messagehub.status import from_status
+from messagehub.status import from_status, to_status
 from messagehub.storage.v1 import storage_service_pb2 as storage
 from messagehub.v1.event_pb2 import OperationRequest
 from messagehub.v1.statement_pb2 import Statement
@@ -273,6 +273,8 @@ def _add(frame: storage.ExchangeRequest, number: int, operation: Operation, seco
         submitted=operation.submitted,
         follows=operation.follows,
     )
+    if operation.refusal is not None:
+        added.refusal.CopyFrom(to_status(operation.refusal))
     if isinstance(operation.content, Statement):
         added.statement.CopyFrom(operation.content)
     elif isinstance(operation.content, OperationRequest):

@@ -3,7 +3,7 @@
 from typing import Final
 
 from hub.core.delivery.entries import Entry, Selection, State
-from hub.core.delivery.submissions import Found
+from hub.core.delivery.look_ups import Found
 from messagehub.errors import InvalidRequest
 from messagehub.status import to_status
 from messagehub.v1 import storage_service_pb2 as messages

@@ -12,7 +12,8 @@ class Operation(NamedTuple):
     `content` is a statement, alone or with the schema versions that it is written for, or an event.
 
     `submitted` = it came through the inbox: it is recorded also if it only reads. `follows` is the
-    request id of the operation that must have an outcome first, empty = none.
+    request id of the operation that must have an outcome first, empty = none. With a `refusal` it
+    is not executed: that is recorded as its outcome, unless it has one already.
     """
 
     database: str
@@ -23,6 +24,7 @@ class Operation(NamedTuple):
     content: Any
     submitted: bool = False
     follows: str = ""
+    refusal: HubError | None = None
 
 
 class Outcome(Protocol):

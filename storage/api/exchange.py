@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 
 from messagehub.errors import HubError, QueueFull
-from messagehub.status import to_status
+from messagehub.status import from_status, to_status
 from messagehub.storage.v1 import storage_service_pb2 as wire
 from storage.core.databases import Databases
 from storage.core.operation import Operation, Outcome
@@ -110,6 +110,7 @@ class Exchange:
             read_only=request.read_only,
             submitted=request.submitted,
             follows=request.follows,
+            refusal=from_status(request.refusal) if request.HasField("refusal") else None,
             schema_version=request.schema_version,
             size_bytes=request.ByteSize(),
         )

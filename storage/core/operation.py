@@ -42,9 +42,10 @@ class Operation:
     A change of a named `subscription` comes the same way, so that it shares the commit of what is
     being written; it leaves no journal entry. So do a whole `transaction` of this one database, and
     the end of one that is rolled back. A `submitted` operation is recorded even if it only reads.
-    One that `follows` a request id is not run before the journal has that. `schema_version` is the
-    range that a statement is written for, empty = any. `deadline` is a time of
-    the loop's clock. `cancelled` may be set from the loop while a thread runs the operation.
+    One that `follows` a request id is not run before the journal has that. One with a `refusal` is
+    not run at all: that failure is recorded as its outcome, unless it has one. `schema_version` is
+    the range that a statement is written for, empty = any. `deadline` is a time of the loop's
+    clock. `cancelled` may be set from the loop while a thread runs the operation.
     """
 
     source_service: str
@@ -59,6 +60,7 @@ class Operation:
     read_only: bool = False
     submitted: bool = False
     follows: str = ""
+    refusal: HubError | None = None
     schema_version: str = ""
     size_bytes: int = 0
     cancelled: bool = False

@@ -199,7 +199,7 @@ def entry(operation: Operation, outcome: Outcome, sequence: int, time_us: int) -
         correlation_id=operation.correlation_id,
         submitted=operation.submitted,
     )
-    if operation.event is not None:
+    if operation.event is not None and outcome.error is None:
         record.event.CopyFrom(operation.event)
     elif operation.statement is not None:
         record.query = operation.statement.query[:QUERY_CHARACTERS_MAX]

@@ -238,9 +238,9 @@ class Writer:
         if operation.subscription is not None:
             return self._change(attempt, place, operation, operation.subscription)
         try:
-            known = self._known(attempt, operation)
-            if known is not None:
-                return known
+            decided = self._decided(attempt, operation)
+            if decided is not None:
+                return decided
             self._check_predecessor(attempt, operation)
             # Only whoever holds the file as this transaction does changes the version.
             check_version(operation.schema_version, self.version, self._database)
@@ -290,11 +290,14 @@ class Writer:
         attempt.add(made)
         return outcome
 
-    def _known(self, attempt: _Attempt, operation: Operation) -> Outcome | None:
+    def _decided(self, attempt: _Attempt, operation: Operation) -> Outcome | None:
+        """Gives the outcome that is recorded, or that a refusal makes; None = it has to run."""
         known = self._line(attempt, operation.request_id)
-        if known is None:
-            return None
-        return journal.replay(known, operation, self.epoch, self._database)
+        if known is not None:
+            return journal.replay(known, operation, self.epoch, self._database)
+        if operation.refusal is not None:
+            return self._record(attempt, operation, Outcome(error=operation.refusal))
+        return None
 
     def _check_predecessor(self, attempt: _Attempt, operation: Operation) -> None:
         """Raises `PredecessorMissing` unless what the operation follows has an outcome.

@@ -193,7 +193,7 @@ async def test_what_the_database_refuses_fails(storage_stub: Any, query: str, re
     assert refusal_of(failed.error).reason == reason
 
 
-async def test_a_failure_that_leaves_no_record_is_announced_by_the_hub(
+async def test_a_failure_that_leaves_no_record_gets_one_and_is_announced(
     storage_stub: Any, event_stub: Any
 ) -> None:
     numbers = (
@@ -210,6 +210,23 @@ async def test_a_failure_that_leaves_no_record_is_announced_by_the_hub(
     assert event.correlation_id == answer.correlation_id
     assert event.operation_failed.error == failed.error
     assert event.operation_failed.query == numbers
+
+
+async def test_a_write_is_found_in_whichever_database_it_was(storage_stub: Any, table: str) -> None:
+    await run_async(storage_stub, f"CREATE TABLE {table} (n)")
+    request = execute_request(
+        f"INSERT INTO {table} VALUES (1)",
+        service="campaign",
+        database="character_db",
+        request_id=str(uuid.uuid4()),
+    )
+    answer = await storage_stub.Execute(request, timeout=CALL_SECONDS)
+    found = await get(storage_stub, request.request_id, service="campaign")
+    assert (found.database, found.sequence) == ("character_db", answer.sequence)
+    # It is another service's, and whoever may only read is not told either.
+    for service in ("character", "metrics"):
+        with refused("OPERATION_NOT_FOUND"):
+            await get(storage_stub, request.request_id, service=service)
 
 
 async def test_a_statement_that_never_ends_in_time_fails_after_a_few_attempts(

@@ -37,12 +37,21 @@ all before it had ended for good, or is executed only after the one that it name
 transient failure, lost answer, late copy, crash or failover lets one overtake another. What is
 refused for that reason left nothing; it goes with the next batch.
 
+**Failed means never executed.** What was sent is FAILED only once its journal says so: where the
+database left no line of a failure, the hub has it record one under the request id (a refusal), and
+a copy that comes later, out of a connection that was stuck, is answered with that line. If an
+outcome is there already, that is the truth and the ending. While the database cannot be asked the
+operation stays RUNNING, however old it becomes: nobody knows yet. That is bounded by the one batch
+of a queue that is on its way, and counts as what waits. The two exceptions say `outcome = unknown`
+in their error: the journal forgot the time of the first attempt, or the database is not configured
+any more.
+
 **Failures.** See `hub.core.delivery.verdict`. What passes is tried again, after a delay that grows
 with jitter, until the operation is too old; while a circuit is open nothing is tried, and its trial
 lets the queues flow again. What is permanent ends the operation as FAILED and the queue goes on
 with the next one: a queue that stops would make one bad statement an outage of its service.
-Whoever needs "all or nothing after a failure" wants a transaction. A failure that the journal does
-not tell of (the operation never ran) is announced by an event of the inbox's own.
+Whoever needs "all or nothing after a failure" wants a transaction. A failure that no journal tells
+of (the operation was never sent) is announced by an event of the inbox's own.
 """
 
 import asyncio
@@ -55,7 +64,6 @@ from hub.core.delivery.dispatch import Again, DeliveryLimits, Destination, Dispa
 from hub.core.delivery.entries import Ending, Entry, Queue, State
 from hub.core.delivery.inbox import Inbox
 from hub.core.delivery.verdict import Verdict
-from hub.core.ports import Storage
 from hub.core.routing.routes import Routes
 from messagehub.errors import CircuitOpen, HubError, PredecessorMissing
 
@@ -74,7 +82,6 @@ class Delivery:
         limits: DeliveryLimits,
         *,
         destination: Destination,
-        storage: Storage,
         reach: Reach,
         routes: Routes,
         clock: Callable[[], float],
@@ -87,7 +94,6 @@ class Delivery:
             inbox,
             limits,
             destination=destination,
-            storage=storage,
             reach=reach,
             routes=routes,
             clock=clock,

@@ -7,9 +7,9 @@ from typing import Final, NamedTuple, Protocol
 from hub.core.delivery.entries import HUB, Ending, Entry, Queue, State
 from hub.core.delivery.inbox import MICROSECONDS, Inbox
 from hub.core.delivery.verdict import Verdict, judge
-from hub.core.ports import Operation, Outcome, Storage
+from hub.core.ports import Operation, Outcome
 from hub.core.routing.routes import Routes
-from messagehub.errors import DeadlineExceeded, HubError, RequestIdReused
+from messagehub.errors import DeadlineExceeded, HubError, InvalidRoute, RequestIdReused
 
 # How far the clocks of hub and storage servers may be apart.
 CLOCKS_APART_US: Final = 60 * MICROSECONDS
@@ -62,7 +62,6 @@ class Dispatch:
         limits: DeliveryLimits,
         *,
         destination: Destination,
-        storage: Storage,
         reach: Reach,
         routes: Routes,
         clock: Callable[[], float],
@@ -70,7 +69,6 @@ class Dispatch:
         self._inbox = inbox
         self._limits = limits
         self._destination = destination
-        self._storage = storage
         self._reach = reach
         self._routes = routes
         self._clock = clock
@@ -131,21 +129,22 @@ class Dispatch:
         began = self._clock()
         outcomes = await self._destination.deliver(operations, self._limits.attempt_seconds)
         answered = self._clock() - began < self._limits.attempt_seconds
-        return [
-            await self._result(entry, outcome, answered=answered, is_head=entry is batch[0])
-            for entry, outcome in zip(batch, outcomes, strict=True)
-        ]
+        results: list[Ending | Again] = []
+        for entry, outcome in zip(batch, outcomes, strict=True):
+            first = all(isinstance(result, Ending) for result in results)
+            told = _recorded(entry, outcome)
+            if isinstance(told, Ending):
+                results.append(told)
+                continue
+            is_head = entry is batch[0]
+            results.append(
+                await self._result(entry, told, answered=answered, is_head=is_head, first=first)
+            )
+        return results
 
     async def _result(
-        self, entry: Entry, outcome: Outcome | HubError, *, answered: bool, is_head: bool
+        self, entry: Entry, outcome: HubError, *, answered: bool, is_head: bool, first: bool
     ) -> Ending | Again:
-        if not isinstance(outcome, HubError):
-            return Ending(
-                State.COMPLETED,
-                result=outcome.result,
-                sequence=outcome.sequence,
-                attempts=entry.attempts + 1,
-            )
         verdict = judge(outcome, answered=answered)
         if verdict is Verdict.SETBACK and not is_head:
             # It had only the time that those before it left.
@@ -153,6 +152,9 @@ class Dispatch:
         often = verdict is Verdict.SETBACK and entry.setbacks + 1 >= self._limits.setbacks_max
         if verdict is not Verdict.FINAL and not often:
             return Again(outcome, verdict)
+        if not first:
+            # A line of its failure would let the next ones go before those that it waits for.
+            return Again(outcome, Verdict.LATER)
         try:
             return await self._fail(entry, outcome, sent=True)
         except HubError as silence:
@@ -161,25 +163,51 @@ class Dispatch:
     async def _fail(self, entry: Entry, error: HubError, *, sent: bool) -> Ending:
         """Gives the ending of an operation that cannot succeed any more.
 
-        If it was ever sent, the journal has the last word. Raises a `HubError` if that cannot be
-        had.
+        If it was ever sent, the journal has the last word: the failure is recorded there first, or
+        what it has instead is the ending. Raises a `HubError` if that cannot be had.
         """
-        attempts = entry.attempts + int(sent)
         known = entry.queue.database in self._routes.databases
+        # Another operation with its request id bars it as well.
         if sent and known and not isinstance(error, RequestIdReused):
-            recorded = await self._storage.look_up(
-                entry.queue.database,
-                entry.request_id,
-                correlation_id=entry.correlation_id,
-                seconds=self._limits.attempt_seconds,
-            )
-            if recorded is not None and recorded.source_service == entry.source_service:
-                state = State.COMPLETED if recorded.error is None else State.FAILED
-                return Ending(state, recorded.result, recorded.error, recorded.sequence, attempts)
-            if not await self._remembers([entry]):
-                error = _forgotten(entry)
-        announced = known and entry.queue.owner != HUB
-        return Ending(State.FAILED, error=error, attempts=attempts, announced=announced)
+            recorded = await self._bar(entry, error)
+            if recorded is not None:
+                return recorded
+        elif sent and not known:
+            error = _out_of_reach(entry)
+        return Ending(
+            State.FAILED,
+            error=error,
+            attempts=entry.attempts + int(sent),
+            announced=known and entry.queue.owner != HUB,
+        )
+
+    async def _bar(self, entry: Entry, error: HubError) -> Ending | None:
+        """Has the journal record a failure, after which no copy of the operation is executed.
+
+        Gives what is recorded; None if the storage server takes nothing of the kind, and so no
+        copy of it either. All before the operation must have ended.
+        """
+        if not await self._remembers([entry]):
+            error = _forgotten(entry)
+        barring = _operation(entry, "")._replace(refusal=error)
+        (outcome,) = await self._destination.deliver([barring], self._limits.attempt_seconds)
+        told = _recorded(entry, outcome)
+        if isinstance(told, Ending):
+            return told
+        if judge(told, answered=True) is Verdict.FINAL:
+            return None
+        raise told
+
+
+def _recorded(entry: Entry, outcome: Outcome | HubError) -> Ending | HubError:
+    """Gives the ending that a line in the journal makes, or the error that no line tells of."""
+    attempts = entry.attempts + 1
+    if not isinstance(outcome, HubError):
+        return Ending(State.COMPLETED, outcome.result, sequence=outcome.sequence, attempts=attempts)
+    if outcome.recording is None:
+        return outcome
+    sequence = outcome.recording.sequence
+    return Ending(State.FAILED, error=outcome, sequence=sequence, attempts=attempts)
 
 
 def _operation(entry: Entry, follows: str) -> Operation:
@@ -199,5 +227,13 @@ def _forgotten(entry: Entry) -> DeadlineExceeded:
     return DeadlineExceeded(
         f"the operation may have been executed, and the journal of {entry.queue.database} does not "
         "reach back far enough any more to tell: look at the data before you submit it again",
+        metadata={"outcome": "unknown"},
+    )
+
+
+def _out_of_reach(entry: Entry) -> InvalidRoute:
+    return InvalidRoute(
+        f"the operation may have been executed, and {entry.queue.database} is not configured any "
+        "more, so nobody can ask it: look at the data before you submit it again",
         metadata={"outcome": "unknown"},
     )

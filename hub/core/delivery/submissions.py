@@ -6,8 +6,9 @@ from typing import Final, NamedTuple
 
 from hub.core.delivery.entries import Entry, Queue, Selection, State, Store, Written
 from hub.core.delivery.inbox import Inbox
+from hub.core.delivery.look_ups import Found, LookUps
 from hub.core.ports import Recorded
-from hub.core.routing.router import Draft, Router
+from hub.core.routing.router import Draft
 from hub.core.routing.routes import Routes
 from messagehub.errors import HubError
 
@@ -15,13 +16,6 @@ from messagehub.errors import HubError
 # which the outcome that is there is recorded here.
 LOOK_UP_SECONDS_MAX: Final = 2.0
 RECORD_SECONDS_MAX: Final = 1.0
-
-
-class Found(NamedTuple):
-    """A write that its database remembers; it was executed, or its submission is unknown here."""
-
-    database: str
-    recorded: Recorded
 
 
 class Page(NamedTuple):
@@ -34,11 +28,11 @@ class Page(NamedTuple):
 class Submissions:
     """Checks who may, and finds operations in the inbox and, beyond it, in the journals."""
 
-    def __init__(self, *, routes: Routes, inbox: Inbox, store: Store, router: Router) -> None:
+    def __init__(self, *, routes: Routes, inbox: Inbox, store: Store, look_ups: LookUps) -> None:
         self._routes = routes
         self._inbox = inbox
         self._store = store
-        self._router = router
+        self._look_ups = look_ups
 
     async def submit(self, draft: Draft, *, source_service: str, correlation_id: str) -> Written:
         """Accepts an operation for later delivery.
@@ -66,19 +60,18 @@ class Submissions:
     ) -> Entry | Found:
         """Tells what became of an operation of the service.
 
-        Raises `OperationNotFound` if neither the inbox nor the database knows of it.
+        What the inbox does not know is asked of the database; if none is named, of all that the
+        service may write. Raises `OperationNotFound` if none of them knows of it.
         """
         asked = self._routes.resolve(source_service, database).database
         entry = await self._store.find(source_service, request_id)
         if entry is None or (database and entry.queue.database != asked):
-            return Found(
-                *await self._router.look_up(
-                    request_id,
-                    source_service=source_service,
-                    database=database,
-                    correlation_id=correlation_id,
-                    seconds=seconds,
-                )
+            return await self._look_ups.find(
+                request_id,
+                (asked,) if database else self._routes.writable(source_service),
+                source_service=source_service,
+                correlation_id=correlation_id,
+                seconds=seconds,
             )
         if entry.state is not State.RUNNING:
             return entry
@@ -87,10 +80,10 @@ class Submissions:
     async def _running(self, entry: Entry, correlation_id: str, seconds: float) -> Entry:
         """Its event may have been seen already, a moment before its outcome is recorded here."""
         try:
-            _, recorded = await self._router.look_up(
+            _, recorded = await self._look_ups.find(
                 entry.request_id,
+                (entry.queue.database,),
                 source_service=entry.source_service,
-                database=entry.queue.database,
                 correlation_id=correlation_id,
                 seconds=min(seconds, LOOK_UP_SECONDS_MAX),
             )

@@ -70,6 +70,12 @@ class Routes:
         self.check_service(source_service)
         return tuple(sorted({route.database for route in self._routes[source_service].values()}))
 
+    def writable(self, source_service: str) -> tuple[str, ...]:
+        """The databases that a service may write, sorted; raises as `resolve` does."""
+        self.check_service(source_service)
+        routes = self._routes[source_service].values()
+        return tuple(sorted({route.database for route in routes if not route.read_only}))
+
     def check_service(self, source_service: str) -> None:
         """Raises `InvalidRequest` without a service and `InvalidRoute` for an unknown one."""
         if source_service not in self._routes:

@@ -15,6 +15,7 @@ from messagehub.errors import (
     DeadlineExceeded,
     InternalError,
     QueueFull,
+    Recording,
     StorageUnavailable,
 )
 from tests.unit.hub.circuits.circuit_parts import (
@@ -75,6 +76,9 @@ def test_every_error_is_judged(error):
 def test_the_time_that_was_over_counts_only_if_the_storage_server_was_silent():
     assert judge(DeadlineExceeded("x"), silent=True) is Evidence.FAILURE
     assert judge(DeadlineExceeded("x")) is Evidence.NONE
+    recorded = InternalError("x")
+    recorded.recording = Recording(7, "", replayed=True)
+    assert judge(recorded) is Evidence.SUCCESS
     assert judge(ConstraintViolation("x"), silent=True) is Evidence.SUCCESS
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from copy import copy
 from types import SimpleNamespace
 
 from hub.core.delivery.delivery import Delivery
@@ -9,7 +10,7 @@ from hub.core.delivery.dispatch import DeliveryLimits
 from hub.core.delivery.entries import Selection
 from hub.core.ports import Recorded
 from hub.core.routing.routes import Routes
-from messagehub.errors import HubError, PredecessorMissing
+from messagehub.errors import HubError, PredecessorMissing, Recording, RequestIdReused
 from messagehub.v1.statement_pb2 import ResultSet
 from tests.unit.hub.delivery.inbox_parts import OWN, ROOMY, open_inbox, submit
 from tests.unit.hub.fake_storage import until
@@ -46,12 +47,12 @@ class Database:
         self.sent = []
         self.executed = []
         self.records = {}
-        self.look_ups = []
         self.questions = []
         self.reach = lambda _database, _time_us: True
         self.batches = []
         self.clock = clock
         self.silent = None
+        self.follows = True
 
     async def deliver(self, operations, seconds):
         self.batches.append([operation.request_id for operation in operations])
@@ -66,8 +67,11 @@ class Database:
         return outcomes
 
     async def answer(self, operation):
+        if operation.refusal is not None:
+            return self.bar(operation)
         new = operation.request_id not in self.records
-        if new and operation.follows and operation.follows not in self.records:
+        missing = operation.follows and operation.follows not in self.records
+        if self.follows and new and missing:
             raise PredecessorMissing("the one before it has no outcome")
         query = getattr(operation.content, "query", operation.content)
         script = self.answers.get(query) if isinstance(query, str) else None
@@ -95,16 +99,22 @@ class Database:
 
     def refuse(self, operation, error):
         """Fails for good, and remembers that."""
+        error.recording = Recording(99, "", False)
         self.records[operation.request_id] = Recorded(
             operation.source_service, operation.correlation_id, 5, 99, None, error
         )
         return error
 
-    async def look_up(self, database, request_id, *, correlation_id, seconds):
-        self.look_ups.append((database, request_id))
+    def bar(self, operation):
+        """Records the refusal, unless something is recorded; gives what is."""
         if self.silent is not None:
             raise self.silent
-        return self.records.get(request_id)
+        known = self.records.get(operation.request_id)
+        if known is None:
+            raise self.refuse(operation, copy(operation.refusal))
+        if known.source_service != operation.source_service:
+            raise RequestIdReused("other content")
+        return self.execute(operation)
 
     async def reaches(self, database, time_us):
         self.questions.append((database, time_us))
@@ -177,7 +187,6 @@ async def scene(
             inbox,
             limits,
             destination=database,
-            storage=database,
             reach=database,
             routes=Routes(services or SERVICES, grants),
             clock=lambda: database.clock.now,

@@ -12,6 +12,7 @@ from messagehub.errors import (
     DatabaseUnavailable,
     DeadlineExceeded,
     InternalError,
+    InvalidRoute,
     QueueFull,
     RequestIdReused,
     ResultTooLarge,
@@ -181,19 +182,68 @@ async def test_a_permanent_failure_ends_visibly_and_the_queue_goes_on(tmp_path):
         assert {one.source_service for one in s.database.sent} == {"character"}
 
 
-async def test_a_failure_that_no_journal_has_is_announced(tmp_path):
+async def test_a_failure_that_no_journal_has_is_recorded_there_first(tmp_path):
     async with scene(tmp_path) as s:
         s.database.answers["1"] = [ResultTooLarge("too many rows")]
         (request_id,) = await s.submit("1")
         s.start()
         await soon(s.settled())
+        entry = await s.entry(request_id)
+        assert isinstance(entry.error, ResultTooLarge)
+        assert (entry.state.name, entry.sequence, entry.attempts) == ("FAILED", 99, 1)
+        first, barring = s.database.sent
+        assert isinstance(barring.refusal, ResultTooLarge)
+        assert barring._replace(refusal=None) == first
+        # A late copy is answered with it, and the journal tells of it.
+        with pytest.raises(ResultTooLarge):
+            s.database.execute(first)
+        assert s.database.executed == []
+
+
+async def test_a_failure_is_recorded_only_when_all_before_it_have_ended(tmp_path):
+    async with scene(tmp_path) as s:
+        s.database.answers["0"] = [AWAY]
+        s.database.answers["1"] = [ResultTooLarge("too many rows")] * 2
+        first, second, _ = await s.submit("0", "1", "2")
+        # As if it did not look for the one before.
+        s.database.follows = False
+        s.start()
+        await soon(s.settled())
+        assert await s.states() == ["COMPLETED", "FAILED", "COMPLETED"]
+        barring = next(place for place, one in enumerate(s.database.sent) if one.refusal)
+        assert [one.request_id for one in s.database.sent[:barring]].count(first) == 2
+        assert s.database.sent[barring].request_id == second
+
+
+async def test_what_takes_neither_an_operation_nor_its_failure_ends_it(tmp_path):
+    async with scene(tmp_path) as s:
+        s.database.answers["1"] = [ResultTooLarge("too many rows")]
+        s.database.silent = InvalidRoute("nothing of that name is here")
+        (request_id,) = await s.submit("1")
+        s.start()
+        await soon(s.settled())
+        assert isinstance((await s.entry(request_id)).error, ResultTooLarge)
         await s.waits(lambda: len(s.database.executed) == 1)
         (event,) = s.database.executed
         assert event.type == "storage.operation_failed"
         assert event.operation_failed.request_id == request_id
-        sent = s.database.sent[-1]
-        assert (sent.source_service, sent.correlation_id) == ("character", "c")
-        assert not sent.submitted
+
+
+async def test_a_failure_that_an_earlier_refusal_left_is_the_ending(tmp_path):
+    """The refusal was recorded while its answer was lost, and the operation was sent again."""
+    async with scene(tmp_path) as s:
+        late = DeadlineExceeded("took too long")
+
+        async def refused_before(operation):
+            return s.database.refuse(operation, late)
+
+        s.database.answers["1"] = [refused_before]
+        (request_id,) = await s.submit("1")
+        s.start()
+        await soon(s.settled())
+        entry = await s.entry(request_id)
+        assert (entry.state.name, entry.sequence, entry.attempts) == ("FAILED", 99, 1)
+        assert len(s.database.sent) == 1
 
 
 async def test_the_journal_has_the_last_word_about_a_failure(tmp_path):

@@ -6,7 +6,8 @@ import pytest
 
 from hub.core.delivery import submissions
 from hub.core.delivery.entries import Ending, Queue, Selection, State
-from hub.core.delivery.submissions import Found, Submissions
+from hub.core.delivery.look_ups import Found, LookUps
+from hub.core.delivery.submissions import Submissions
 from hub.core.ports import Recorded
 from hub.core.routing.routes import Routes
 from messagehub.errors import AccessDenied, InvalidRoute, OperationNotFound, StorageUnavailable
@@ -15,7 +16,8 @@ from tests.unit.hub.delivery.inbox_parts import OWN, new_id, open_inbox, submit
 from tests.unit.hub.fake_storage import until
 
 ROUTES = Routes(
-    {"character": "character_db", "auth": "auth_db"}, {"character": {"auth_db": "write"}}
+    {"character": "character_db", "auth": "auth_db", "catalog": "catalog_db"},
+    {"character": {"auth_db": "write"}, "catalog": {"character_db": "read"}},
 )
 DONE = Recorded("character", "c", 77, 9, ResultSet(rows_affected=1), None)
 
@@ -25,13 +27,16 @@ class Journal:
 
     def __init__(self):
         self.answer = OperationNotFound("nothing")
+        # By database, instead of that answer.
+        self.answers = {}
         self.asked = []
 
     async def look_up(self, request_id, *, source_service, database, correlation_id, seconds):
         self.asked.append((request_id, source_service, database))
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return database or "character_db", self.answer
+        answer = self.answers.get(database, self.answer)
+        if isinstance(answer, Exception):
+            raise answer
+        return database, answer
 
 
 async def get(desk, request_id, *, service="character", database=""):
@@ -46,7 +51,9 @@ def journal():
 
 
 def desk_of(inbox, store, journal):
-    return Submissions(routes=ROUTES, inbox=inbox, store=store, router=journal)
+    return Submissions(
+        routes=ROUTES, inbox=inbox, store=store, look_ups=LookUps(journal, at_once_max=2)
+    )
 
 
 async def test_what_waits_is_told_from_the_inbox(tmp_path, journal):
@@ -63,7 +70,8 @@ async def test_what_is_not_in_the_inbox_may_be_in_the_journal(tmp_path, journal)
         with pytest.raises(OperationNotFound):
             await get(desk, new_id())
         journal.answer = DONE
-        assert await get(desk, new_id()) == Found("character_db", DONE)
+        known = await get(desk, new_id(), database="character_db")
+        assert known == Found("character_db", DONE)
         # Asked for in another database, it is another operation.
         entry = (await submit(inbox)).entry
         assert await get(desk, entry.request_id, database="auth_db") == Found("auth_db", DONE)
@@ -71,6 +79,28 @@ async def test_what_is_not_in_the_inbox_may_be_in_the_journal(tmp_path, journal)
             await get(desk, entry.request_id, service="auth", database="character_db")
         with pytest.raises(InvalidRoute):
             await get(desk, entry.request_id, service="nobody")
+
+
+async def test_without_a_database_all_that_the_service_may_write_are_asked(tmp_path, journal):
+    async with open_inbox(tmp_path) as (inbox, store, *_):
+        desk = desk_of(inbox, store, journal)
+        journal.answers = {"auth_db": DONE}
+        assert await get(desk, new_id()) == Found("auth_db", DONE)
+        assert {database for *_, database in journal.asked} <= {"character_db", "auth_db"}
+        journal.answers = {"auth_db": StorageUnavailable("away")}
+        # Whoever could not be asked may know.
+        with pytest.raises(StorageUnavailable):
+            await get(desk, new_id())
+        journal.answers = {}
+        journal.asked.clear()
+        with pytest.raises(OperationNotFound, match="none of auth_db, character_db"):
+            await get(desk, new_id())
+        assert sorted(database for *_, database in journal.asked) == ["auth_db", "character_db"]
+        # A grant to read is none.
+        journal.asked.clear()
+        with pytest.raises(OperationNotFound):
+            await get(desk, new_id(), service="catalog")
+        assert [database for *_, database in journal.asked] == ["catalog_db"]
 
 
 async def test_an_outcome_that_is_being_recorded_is_waited_for(tmp_path, journal):

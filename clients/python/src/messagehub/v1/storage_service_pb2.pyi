@@ -561,7 +561,9 @@ class GetOperationRequest(_message.Message):
     request_id: _builtins.str
     """The operation's request id."""
     database: _builtins.str
-    """The database that it was for; empty = the route of the source service."""
+    """The database that it was for; empty = whichever it was of those that the
+    source service may write.
+    """
     def __init__(
         self,
         *,

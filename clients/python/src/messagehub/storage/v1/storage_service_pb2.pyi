@@ -74,6 +74,7 @@ class Operation(_message.Message):
     SUBMITTED_FIELD_NUMBER: _builtins.int
     FOLLOWS_FIELD_NUMBER: _builtins.int
     SCHEMA_VERSION_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Names the operation within the stream."""
     database: _builtins.str
@@ -111,6 +112,12 @@ class Operation(_message.Message):
         storage server fills in the rest.
         """
 
+    @_builtins.property
+    def refusal(self) -> _status_pb2.Status:
+        """The failure to record as its outcome instead of doing it; empty = do it. What is
+        recorded already is the answer. No copy of the operation is done after that.
+        """
+
     def __init__(
         self,
         *,
@@ -126,10 +133,11 @@ class Operation(_message.Message):
         submitted: _builtins.bool = ...,
         follows: _builtins.str = ...,
         schema_version: _builtins.str = ...,
+        refusal: _status_pb2.Status | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "event", b"event", "statement", b"statement"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "event", b"event", "refusal", b"refusal", "statement", b"statement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "correlation_id", b"correlation_id", "database", b"database", "event", b"event", "follows", b"follows", "number", b"number", "read_only", b"read_only", "request_id", b"request_id", "schema_version", b"schema_version", "source_service", b"source_service", "statement", b"statement", "submitted", b"submitted", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "correlation_id", b"correlation_id", "database", b"database", "event", b"event", "follows", b"follows", "number", b"number", "read_only", b"read_only", "refusal", b"refusal", "request_id", b"request_id", "schema_version", b"schema_version", "source_service", b"source_service", "statement", b"statement", "submitted", b"submitted", "timeout_ms", b"timeout_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["statement", "event"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
