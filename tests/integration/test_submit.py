@@ -225,7 +225,7 @@ async def test_a_write_is_found_in_whichever_database_it_was(storage_stub: Any, 
     assert (found.database, found.sequence) == ("character_db", answer.sequence)
     # It is another service's, and whoever may only read is not told either.
     for service in ("character", "metrics"):
-        with refused("OPERATION_NOT_FOUND"):
+        with refused("NOT_FOUND", "OPERATION_NOT_FOUND"):
             await get(storage_stub, request.request_id, service=service)
 
 
