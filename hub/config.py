@@ -90,6 +90,8 @@ class HubConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     query_bytes_max: Positive = MEBIBYTE
     parameters_max: Positive = 32_766
     batch_operations_max: Positive = 1_000
+    # After how long without an outcome a stream of operations says that they are taken in.
+    stream_taken_seconds: Seconds = 0.005
     query_page_rows_max: Positive = 1_000
     # A storage server takes no larger ones.
     adopt_chunk_bytes_max: Annotated[int, Meta(ge=1, le=MEBIBYTE)] = MEBIBYTE

@@ -15,6 +15,7 @@ from hub.api.event_service import EventService
 from hub.api.hub_service import HubService
 from hub.api.operation_requests import OperationRequests
 from hub.api.storage_service import StorageService
+from hub.api.streamed_operations import StreamedOperations
 from hub.atomic_transactions import AtomicTransactions
 from hub.config import HubConfig
 from hub.core.events.fanout import Fanout, FanoutLimits
@@ -201,6 +202,13 @@ class HubServer:
             router=router,
             submissions=self._later.submissions,
             joined=self._transactions.joined,
+            streamed=StreamedOperations(
+                router=router,
+                checks=checks,
+                message_bytes_max=config.message_bytes_max,
+                taken_seconds=config.stream_taken_seconds,
+                default_timeout_seconds=config.default_timeout_seconds,
+            ),
             checks=checks,
             message_bytes_max=config.message_bytes_max,
             query_seconds_max=config.query_seconds_max,

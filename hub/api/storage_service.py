@@ -1,6 +1,7 @@
 """`messagehub.v1.StorageService`: statements on the databases of services."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -13,6 +14,7 @@ from hub.api.checks import (
     required_request_id,
     written_for,
 )
+from hub.api.execute_messages import execute_response
 from hub.api.joined_statements import JoinedStatements
 from hub.api.operation_messages import (
     entry_message,
@@ -21,6 +23,7 @@ from hub.api.operation_messages import (
     page_token,
     selection,
 )
+from hub.api.streamed_operations import StreamedOperations
 from hub.core.delivery.submissions import Submissions
 from hub.core.routing.router import Draft, Router, Settled
 from messagehub.errors import HubError
@@ -44,6 +47,7 @@ class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
         router: Router,
         submissions: Submissions,
         joined: JoinedStatements,
+        streamed: StreamedOperations,
         checks: RequestChecks,
         message_bytes_max: int,
         query_seconds_max: float,
@@ -52,6 +56,7 @@ class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
         self._router = router
         self._submissions = submissions
         self._joined = joined
+        self._streamed = streamed
         self._checks = checks
         self._message_bytes_max = message_bytes_max
         self._query_seconds_max = query_seconds_max
@@ -66,25 +71,13 @@ class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
         if request.transaction_id:
             return await self._joined.execute(request)
         correlation_id = request.correlation_id
-        database, outcome = await self._router.execute(
-            Draft(
-                request.database,
-                request_id_or_new(request.request_id),
-                content,
-            ),
+        executed = await self._router.execute(
+            Draft(request.database, request_id_or_new(request.request_id), content),
             source_service=request.source_service,
             correlation_id=correlation_id,
             seconds=time_left(),
         )
-        response = messages.ExecuteResponse(
-            correlation_id=correlation_id,
-            database=database,
-            sequence=outcome.sequence,
-            schema_version=outcome.schema_version,
-            replayed=outcome.replayed,
-        )
-        response.result.CopyFrom(outcome.result)
-        return response
+        return execute_response(correlation_id, executed)
 
     async def ExecuteBatch(
         self, request: messages.ExecuteBatchRequest, context: Context
@@ -98,6 +91,14 @@ class StorageService(storage_service_pb2_grpc.StorageServiceServicer):
             seconds=time_left(),
         )
         return batch_response(request.correlation_id, settled, self._message_bytes_max)
+
+    async def ExecuteStream(
+        self, request: messages.ExecuteStreamRequest, context: Context
+    ) -> AsyncIterator[messages.ExecuteStreamResponse]:
+        """Runs independent operations and tells each outcome when it is there."""
+        async with aclosing(self._streamed.run(request)) as responses:
+            async for response in responses:
+                yield response
 
     async def Query(
         self, request: messages.QueryRequest, context: Context

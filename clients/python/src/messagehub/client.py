@@ -15,14 +15,15 @@ the moment is sent again until its deadline. What fails raises a class of `messa
 whose `__cause__` is the error of gRPC.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 import grpc
 
 from messagehub.acknowledgements import Acknowledgements
 from messagehub.backups import Backups
+from messagehub.batching import Batching, BatchingLimits
 from messagehub.channel import DEFAULT_TARGET, MESSAGE_BYTES_MAX, decode, open_channel
 from messagehub.errors import HubError, InvalidRequest
 from messagehub.events import LATEST, Subscription
@@ -43,14 +44,25 @@ from messagehub.v1.event_service_pb2 import (
 from messagehub.v1.event_service_pb2_grpc import EventServiceStub
 from messagehub.v1.hub_service_pb2 import GetStatusRequest, HubStatus
 from messagehub.v1.hub_service_pb2_grpc import HubServiceStub
-from messagehub.v1.storage_service_pb2 import ExecuteBatchRequest, ExecuteRequest, QueryRequest
+from messagehub.v1.storage_service_pb2 import (
+    ExecuteBatchRequest,
+    ExecuteRequest,
+    ExecuteResponse,
+    ExecuteStreamRequest,
+    ExecuteStreamResponse,
+    QueryRequest,
+)
 from messagehub.v1.storage_service_pb2_grpc import StorageServiceStub
 from messagehub.values import Parameters, to_statement
 
-__all__ = ["DEFAULT_TARGET", "Hub", "Operation", "Result"]
+if TYPE_CHECKING:
+    from messagehub.v1.storage_service_pb2_grpc import StorageServiceAsyncStub
+
+__all__ = ["DEFAULT_TARGET", "BatchingLimits", "Hub", "Operation", "Result"]
 
 TIMEOUT_SECONDS: Final = 30.0
 QUERY_TIMEOUT_SECONDS: Final = 600.0
+BATCHING: Final = BatchingLimits()
 
 Answer = TypeVar("Answer")
 
@@ -59,7 +71,9 @@ class Hub(Backups, Operations, Transactions, Schemas):
     """A service's connection to the hub: one channel, which reconnects by itself.
 
     `service` is the calling service. `timeout` (seconds) bounds every call with all its attempts,
-    `query_timeout` a whole streamed query, because it holds a snapshot. Use it on one event loop.
+    `query_timeout` a whole streamed query, because it holds a snapshot. Concurrent calls of
+    `execute` share RPCs within the bounds of `batching`; None = each has its own. Use it on one
+    event loop.
     """
 
     def __init__(
@@ -71,6 +85,7 @@ class Hub(Backups, Operations, Transactions, Schemas):
         query_timeout: float = QUERY_TIMEOUT_SECONDS,
         message_bytes_max: int = MESSAGE_BYTES_MAX,
         retries: Retries | None = None,
+        batching: BatchingLimits | None = BATCHING,
     ) -> None:
         self.target = target
         self.service = service
@@ -78,6 +93,8 @@ class Hub(Backups, Operations, Transactions, Schemas):
         self.query_timeout = query_timeout
         self._message_bytes_max = message_bytes_max
         self._retries = retries or Retries()
+        self._batching_limits = batching
+        self._batching: Batching | None = None
         self._channel: grpc.aio.Channel | None = None
         self._closed = False
 
@@ -95,6 +112,8 @@ class Hub(Backups, Operations, Transactions, Schemas):
     async def close(self) -> None:
         """Ends the connection and every call on it."""
         self._closed = True
+        if self._batching is not None:
+            await self._batching.close()
         if self._channel is not None:
             await self._channel.close()
 
@@ -132,10 +151,7 @@ class Hub(Backups, Operations, Transactions, Schemas):
             schema_version=schema_version,
             statement=to_statement(query, parameters),
         )
-        stub = StorageServiceStub(self.channel)
-        response = await self.call(
-            lambda seconds: stub.Execute(request, timeout=seconds), timeout=timeout
-        )
+        response = await self.call(self._executing(request), timeout=timeout)
         return result_of(response, response.result, response.correlation_id)
 
     async def execute_batch(
@@ -317,8 +333,33 @@ class Hub(Backups, Operations, Transactions, Schemas):
         limit = _positive(self.timeout if timeout is None else timeout)
         return await self._retries.run(attempt, limit, again)
 
+    def _executing(self, request: ExecuteRequest) -> Callable[[float], Awaitable[ExecuteResponse]]:
+        calls = _StatementCalls(StorageServiceStub(self.channel))
+        if self._batching_limits is None:
+            return lambda seconds: calls.execute(request, seconds)
+        if self._batching is None:
+            self._batching = Batching(calls, self._decode, self._batching_limits)
+        batching = self._batching
+        return lambda seconds: batching.execute(request, seconds)
+
     def _decode(self, failure: grpc.aio.AioRpcError) -> HubError:
         return decode(failure, self.target)
+
+
+class _StatementCalls:
+    """The RPCs that concurrent statements share."""
+
+    def __init__(self, stub: "StorageServiceAsyncStub") -> None:
+        self._stub = stub
+
+    async def execute(self, request: ExecuteRequest, seconds: float) -> ExecuteResponse:
+        response: ExecuteResponse = await self._stub.Execute(request, timeout=seconds)
+        return response
+
+    def stream(
+        self, request: ExecuteStreamRequest, seconds: float
+    ) -> AsyncIterable[ExecuteStreamResponse]:
+        return self._stub.ExecuteStream(request, timeout=seconds)
 
 
 def _positive(timeout: float) -> float:

@@ -51,15 +51,20 @@ def time_left() -> float:
     return max(0.0, _deadline.get() - asyncio.get_running_loop().time())
 
 
-def _name_call(request: Message) -> None:
-    if "correlation_id" not in request.DESCRIPTOR.fields_by_name:
-        return
-    given: str = request.correlation_id  # type: ignore[attr-defined]
+def check_correlation_id(given: str) -> None:
+    """Raises `InvalidRequest` for what nobody could follow through a log."""
     if len(given) > CORRELATION_ID_CHARACTERS_MAX or not given.isprintable():
         raise InvalidRequest(
             f"correlation_id must be at most {CORRELATION_ID_CHARACTERS_MAX} printable characters",
             fields={"correlation_id": f"has {len(given)} characters, or unprintable ones"},
         )
+
+
+def _name_call(request: Message) -> None:
+    if "correlation_id" not in request.DESCRIPTOR.fields_by_name:
+        return
+    given: str = request.correlation_id  # type: ignore[attr-defined]
+    check_correlation_id(given)
     if request.DESCRIPTOR.full_name in FILTERED_BY_CORRELATION_ID:
         given = uuid.uuid4().hex
     elif not given:

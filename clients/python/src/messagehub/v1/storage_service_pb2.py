@@ -22,54 +22,63 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from messagehub.v1 import statement_pb2 as messagehub_dot_v1_dot_statement__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#messagehub/v1/storage_service.proto\x12\rmessagehub.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1dmessagehub/v1/statement.proto\"\xc3\x01\n\x0e\x45xecuteRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x16\n\x0eschema_version\x18\x05 \x01(\t\x12\x16\n\x0etransaction_id\x18\x06 \x01(\t\x12+\n\tstatement\x18\x07 \x01(\x0b\x32\x18.messagehub.v1.Statement\"\xa1\x01\n\x0f\x45xecuteResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x16\n\x0eschema_version\x18\x04 \x01(\t\x12\x10\n\x08replayed\x18\x05 \x01(\x08\x12(\n\x06result\x18\x06 \x01(\x0b\x32\x18.messagehub.v1.ResultSet\"x\n\x13\x45xecuteBatchRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x31\n\noperations\x18\x03 \x03(\x0b\x32\x1d.messagehub.v1.BatchOperation\"{\n\x0e\x42\x61tchOperation\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x16\n\x0eschema_version\x18\x03 \x01(\t\x12+\n\tstatement\x18\x04 \x01(\x0b\x32\x18.messagehub.v1.Statement\"[\n\x14\x45xecuteBatchResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12+\n\x07results\x18\x02 \x03(\x0b\x32\x1a.messagehub.v1.BatchResult\"\xb7\x01\n\x0b\x42\x61tchResult\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x16\n\x0eschema_version\x18\x03 \x01(\t\x12\x10\n\x08replayed\x18\x04 \x01(\x08\x12*\n\x06result\x18\x05 \x01(\x0b\x32\x18.messagehub.v1.ResultSetH\x00\x12#\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xd4\x01\n\x0cQueryRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x16\n\x0eschema_version\x18\x05 \x01(\t\x12\x16\n\x0etransaction_id\x18\x06 \x01(\t\x12+\n\tstatement\x18\x07 \x01(\x0b\x32\x18.messagehub.v1.Statement\x12\x11\n\tpage_size\x18\x08 \x01(\x05\"\x9f\x01\n\rQueryResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x16\n\x0eschema_version\x18\x04 \x01(\t\x12\x10\n\x08replayed\x18\x05 \x01(\x08\x12(\n\x06result\x18\x06 \x01(\x0b\x32\x18.messagehub.v1.ResultSet\"\xb3\x01\n\x16SubmitOperationRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x16\n\x0eschema_version\x18\x05 \x01(\t\x12+\n\tstatement\x18\x06 \x01(\x0b\x32\x18.messagehub.v1.Statement\"\x82\x01\n\x17SubmitOperationResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12+\n\toperation\x18\x04 \x01(\x0b\x32\x18.messagehub.v1.Operation\"\xe2\x02\n\tOperation\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x16\n\x0esource_service\x18\x03 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x04 \x01(\t\x12,\n\x05state\x18\x05 \x01(\x0e\x32\x1d.messagehub.v1.OperationState\x12\x10\n\x08\x61ttempts\x18\x06 \x01(\x05\x12(\n\x06result\x18\x07 \x01(\x0b\x32\x18.messagehub.v1.ResultSet\x12!\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x12.google.rpc.Status\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sequence\x18\x0b \x01(\x03\"k\n\x13GetOperationRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x04 \x01(\t\"[\n\x14GetOperationResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12+\n\toperation\x18\x02 \x01(\x0b\x32\x18.messagehub.v1.Operation\"\xaf\x01\n\x15ListOperationsRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x03 \x01(\t\x12-\n\x06states\x18\x04 \x03(\x0e\x32\x1d.messagehub.v1.OperationState\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"w\n\x16ListOperationsResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12,\n\noperations\x18\x02 \x03(\x0b\x32\x18.messagehub.v1.Operation\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\\\n\x16\x43\x61ncelOperationRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"^\n\x17\x43\x61ncelOperationResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12+\n\toperation\x18\x02 \x01(\x0b\x32\x18.messagehub.v1.Operation*\xc4\x01\n\x0eOperationState\x12\x1f\n\x1bOPERATION_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16OPERATION_STATE_QUEUED\x10\x01\x12\x1b\n\x17OPERATION_STATE_RUNNING\x10\x02\x12\x1d\n\x19OPERATION_STATE_COMPLETED\x10\x03\x12\x1a\n\x16OPERATION_STATE_FAILED\x10\x04\x12\x1d\n\x19OPERATION_STATE_CANCELLED\x10\x05\x32\xf5\x04\n\x0eStorageService\x12H\n\x07\x45xecute\x12\x1d.messagehub.v1.ExecuteRequest\x1a\x1e.messagehub.v1.ExecuteResponse\x12W\n\x0c\x45xecuteBatch\x12\".messagehub.v1.ExecuteBatchRequest\x1a#.messagehub.v1.ExecuteBatchResponse\x12\x44\n\x05Query\x12\x1b.messagehub.v1.QueryRequest\x1a\x1c.messagehub.v1.QueryResponse0\x01\x12`\n\x0fSubmitOperation\x12%.messagehub.v1.SubmitOperationRequest\x1a&.messagehub.v1.SubmitOperationResponse\x12W\n\x0cGetOperation\x12\".messagehub.v1.GetOperationRequest\x1a#.messagehub.v1.GetOperationResponse\x12]\n\x0eListOperations\x12$.messagehub.v1.ListOperationsRequest\x1a%.messagehub.v1.ListOperationsResponse\x12`\n\x0f\x43\x61ncelOperation\x12%.messagehub.v1.CancelOperationRequest\x1a&.messagehub.v1.CancelOperationResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#messagehub/v1/storage_service.proto\x12\rmessagehub.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1dmessagehub/v1/statement.proto\"\xc3\x01\n\x0e\x45xecuteRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x16\n\x0eschema_version\x18\x05 \x01(\t\x12\x16\n\x0etransaction_id\x18\x06 \x01(\t\x12+\n\tstatement\x18\x07 \x01(\x0b\x32\x18.messagehub.v1.Statement\"\xa1\x01\n\x0f\x45xecuteResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x16\n\x0eschema_version\x18\x04 \x01(\t\x12\x10\n\x08replayed\x18\x05 \x01(\x08\x12(\n\x06result\x18\x06 \x01(\x0b\x32\x18.messagehub.v1.ResultSet\"x\n\x13\x45xecuteBatchRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x31\n\noperations\x18\x03 \x03(\x0b\x32\x1d.messagehub.v1.BatchOperation\"{\n\x0e\x42\x61tchOperation\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x16\n\x0eschema_version\x18\x03 \x01(\t\x12+\n\tstatement\x18\x04 \x01(\x0b\x32\x18.messagehub.v1.Statement\"[\n\x14\x45xecuteBatchResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12+\n\x07results\x18\x02 \x03(\x0b\x32\x1a.messagehub.v1.BatchResult\"\xb7\x01\n\x0b\x42\x61tchResult\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x16\n\x0eschema_version\x18\x03 \x01(\t\x12\x10\n\x08replayed\x18\x04 \x01(\x08\x12*\n\x06result\x18\x05 \x01(\x0b\x32\x18.messagehub.v1.ResultSetH\x00\x12#\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"|\n\x14\x45xecuteStreamRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x34\n\noperations\x18\x03 \x03(\x0b\x32 .messagehub.v1.StreamedOperation\"\xc2\x01\n\x11StreamedOperation\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x16\n\x0eschema_version\x18\x04 \x01(\t\x12+\n\tstatement\x18\x05 \x01(\x0b\x32\x18.messagehub.v1.Statement\x12*\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"a\n\x15\x45xecuteStreamResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12\x30\n\x08outcomes\x18\x02 \x03(\x0b\x32\x1e.messagehub.v1.StreamedOutcome\"\x84\x01\n\x0fStreamedOutcome\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x32\n\x08response\x18\x02 \x01(\x0b\x32\x1e.messagehub.v1.ExecuteResponseH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xd4\x01\n\x0cQueryRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x16\n\x0eschema_version\x18\x05 \x01(\t\x12\x16\n\x0etransaction_id\x18\x06 \x01(\t\x12+\n\tstatement\x18\x07 \x01(\x0b\x32\x18.messagehub.v1.Statement\x12\x11\n\tpage_size\x18\x08 \x01(\x05\"\x9f\x01\n\rQueryResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\x16\n\x0eschema_version\x18\x04 \x01(\t\x12\x10\n\x08replayed\x18\x05 \x01(\x08\x12(\n\x06result\x18\x06 \x01(\x0b\x32\x18.messagehub.v1.ResultSet\"\xb3\x01\n\x16SubmitOperationRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x16\n\x0eschema_version\x18\x05 \x01(\t\x12+\n\tstatement\x18\x06 \x01(\x0b\x32\x18.messagehub.v1.Statement\"\x82\x01\n\x17SubmitOperationResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12+\n\toperation\x18\x04 \x01(\x0b\x32\x18.messagehub.v1.Operation\"\xe2\x02\n\tOperation\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x16\n\x0esource_service\x18\x03 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x04 \x01(\t\x12,\n\x05state\x18\x05 \x01(\x0e\x32\x1d.messagehub.v1.OperationState\x12\x10\n\x08\x61ttempts\x18\x06 \x01(\x05\x12(\n\x06result\x18\x07 \x01(\x0b\x32\x18.messagehub.v1.ResultSet\x12!\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x12.google.rpc.Status\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sequence\x18\x0b \x01(\x03\"k\n\x13GetOperationRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x04 \x01(\t\"[\n\x14GetOperationResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12+\n\toperation\x18\x02 \x01(\x0b\x32\x18.messagehub.v1.Operation\"\xaf\x01\n\x15ListOperationsRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x03 \x01(\t\x12-\n\x06states\x18\x04 \x03(\x0e\x32\x1d.messagehub.v1.OperationState\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"w\n\x16ListOperationsResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12,\n\noperations\x18\x02 \x03(\x0b\x32\x18.messagehub.v1.Operation\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\\\n\x16\x43\x61ncelOperationRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"^\n\x17\x43\x61ncelOperationResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12+\n\toperation\x18\x02 \x01(\x0b\x32\x18.messagehub.v1.Operation*\xc4\x01\n\x0eOperationState\x12\x1f\n\x1bOPERATION_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16OPERATION_STATE_QUEUED\x10\x01\x12\x1b\n\x17OPERATION_STATE_RUNNING\x10\x02\x12\x1d\n\x19OPERATION_STATE_COMPLETED\x10\x03\x12\x1a\n\x16OPERATION_STATE_FAILED\x10\x04\x12\x1d\n\x19OPERATION_STATE_CANCELLED\x10\x05\x32\xd3\x05\n\x0eStorageService\x12H\n\x07\x45xecute\x12\x1d.messagehub.v1.ExecuteRequest\x1a\x1e.messagehub.v1.ExecuteResponse\x12W\n\x0c\x45xecuteBatch\x12\".messagehub.v1.ExecuteBatchRequest\x1a#.messagehub.v1.ExecuteBatchResponse\x12\\\n\rExecuteStream\x12#.messagehub.v1.ExecuteStreamRequest\x1a$.messagehub.v1.ExecuteStreamResponse0\x01\x12\x44\n\x05Query\x12\x1b.messagehub.v1.QueryRequest\x1a\x1c.messagehub.v1.QueryResponse0\x01\x12`\n\x0fSubmitOperation\x12%.messagehub.v1.SubmitOperationRequest\x1a&.messagehub.v1.SubmitOperationResponse\x12W\n\x0cGetOperation\x12\".messagehub.v1.GetOperationRequest\x1a#.messagehub.v1.GetOperationResponse\x12]\n\x0eListOperations\x12$.messagehub.v1.ListOperationsRequest\x1a%.messagehub.v1.ListOperationsResponse\x12`\n\x0f\x43\x61ncelOperation\x12%.messagehub.v1.CancelOperationRequest\x1a&.messagehub.v1.CancelOperationResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'messagehub.v1.storage_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OPERATIONSTATE']._serialized_start=2772
-  _globals['_OPERATIONSTATE']._serialized_end=2968
-  _globals['_EXECUTEREQUEST']._serialized_start=144
-  _globals['_EXECUTEREQUEST']._serialized_end=339
-  _globals['_EXECUTERESPONSE']._serialized_start=342
-  _globals['_EXECUTERESPONSE']._serialized_end=503
-  _globals['_EXECUTEBATCHREQUEST']._serialized_start=505
-  _globals['_EXECUTEBATCHREQUEST']._serialized_end=625
-  _globals['_BATCHOPERATION']._serialized_start=627
-  _globals['_BATCHOPERATION']._serialized_end=750
-  _globals['_EXECUTEBATCHRESPONSE']._serialized_start=752
-  _globals['_EXECUTEBATCHRESPONSE']._serialized_end=843
-  _globals['_BATCHRESULT']._serialized_start=846
-  _globals['_BATCHRESULT']._serialized_end=1029
-  _globals['_QUERYREQUEST']._serialized_start=1032
-  _globals['_QUERYREQUEST']._serialized_end=1244
-  _globals['_QUERYRESPONSE']._serialized_start=1247
-  _globals['_QUERYRESPONSE']._serialized_end=1406
-  _globals['_SUBMITOPERATIONREQUEST']._serialized_start=1409
-  _globals['_SUBMITOPERATIONREQUEST']._serialized_end=1588
-  _globals['_SUBMITOPERATIONRESPONSE']._serialized_start=1591
-  _globals['_SUBMITOPERATIONRESPONSE']._serialized_end=1721
-  _globals['_OPERATION']._serialized_start=1724
-  _globals['_OPERATION']._serialized_end=2078
-  _globals['_GETOPERATIONREQUEST']._serialized_start=2080
-  _globals['_GETOPERATIONREQUEST']._serialized_end=2187
-  _globals['_GETOPERATIONRESPONSE']._serialized_start=2189
-  _globals['_GETOPERATIONRESPONSE']._serialized_end=2280
-  _globals['_LISTOPERATIONSREQUEST']._serialized_start=2283
-  _globals['_LISTOPERATIONSREQUEST']._serialized_end=2458
-  _globals['_LISTOPERATIONSRESPONSE']._serialized_start=2460
-  _globals['_LISTOPERATIONSRESPONSE']._serialized_end=2579
-  _globals['_CANCELOPERATIONREQUEST']._serialized_start=2581
-  _globals['_CANCELOPERATIONREQUEST']._serialized_end=2673
-  _globals['_CANCELOPERATIONRESPONSE']._serialized_start=2675
-  _globals['_CANCELOPERATIONRESPONSE']._serialized_end=2769
-  _globals['_STORAGESERVICE']._serialized_start=2971
-  _globals['_STORAGESERVICE']._serialized_end=3600
+  _globals['_OPERATIONSTATE']._serialized_start=3361
+  _globals['_OPERATIONSTATE']._serialized_end=3557
+  _globals['_EXECUTEREQUEST']._serialized_start=176
+  _globals['_EXECUTEREQUEST']._serialized_end=371
+  _globals['_EXECUTERESPONSE']._serialized_start=374
+  _globals['_EXECUTERESPONSE']._serialized_end=535
+  _globals['_EXECUTEBATCHREQUEST']._serialized_start=537
+  _globals['_EXECUTEBATCHREQUEST']._serialized_end=657
+  _globals['_BATCHOPERATION']._serialized_start=659
+  _globals['_BATCHOPERATION']._serialized_end=782
+  _globals['_EXECUTEBATCHRESPONSE']._serialized_start=784
+  _globals['_EXECUTEBATCHRESPONSE']._serialized_end=875
+  _globals['_BATCHRESULT']._serialized_start=878
+  _globals['_BATCHRESULT']._serialized_end=1061
+  _globals['_EXECUTESTREAMREQUEST']._serialized_start=1063
+  _globals['_EXECUTESTREAMREQUEST']._serialized_end=1187
+  _globals['_STREAMEDOPERATION']._serialized_start=1190
+  _globals['_STREAMEDOPERATION']._serialized_end=1384
+  _globals['_EXECUTESTREAMRESPONSE']._serialized_start=1386
+  _globals['_EXECUTESTREAMRESPONSE']._serialized_end=1483
+  _globals['_STREAMEDOUTCOME']._serialized_start=1486
+  _globals['_STREAMEDOUTCOME']._serialized_end=1618
+  _globals['_QUERYREQUEST']._serialized_start=1621
+  _globals['_QUERYREQUEST']._serialized_end=1833
+  _globals['_QUERYRESPONSE']._serialized_start=1836
+  _globals['_QUERYRESPONSE']._serialized_end=1995
+  _globals['_SUBMITOPERATIONREQUEST']._serialized_start=1998
+  _globals['_SUBMITOPERATIONREQUEST']._serialized_end=2177
+  _globals['_SUBMITOPERATIONRESPONSE']._serialized_start=2180
+  _globals['_SUBMITOPERATIONRESPONSE']._serialized_end=2310
+  _globals['_OPERATION']._serialized_start=2313
+  _globals['_OPERATION']._serialized_end=2667
+  _globals['_GETOPERATIONREQUEST']._serialized_start=2669
+  _globals['_GETOPERATIONREQUEST']._serialized_end=2776
+  _globals['_GETOPERATIONRESPONSE']._serialized_start=2778
+  _globals['_GETOPERATIONRESPONSE']._serialized_end=2869
+  _globals['_LISTOPERATIONSREQUEST']._serialized_start=2872
+  _globals['_LISTOPERATIONSREQUEST']._serialized_end=3047
+  _globals['_LISTOPERATIONSRESPONSE']._serialized_start=3049
+  _globals['_LISTOPERATIONSRESPONSE']._serialized_end=3168
+  _globals['_CANCELOPERATIONREQUEST']._serialized_start=3170
+  _globals['_CANCELOPERATIONREQUEST']._serialized_end=3262
+  _globals['_CANCELOPERATIONRESPONSE']._serialized_start=3264
+  _globals['_CANCELOPERATIONRESPONSE']._serialized_end=3358
+  _globals['_STORAGESERVICE']._serialized_start=3560
+  _globals['_STORAGESERVICE']._serialized_end=4283
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ Statements on the database of a service."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -297,6 +298,148 @@ class BatchResult(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
 Global___BatchResult: _TypeAlias = BatchResult  # noqa: Y015
+
+@_typing.final
+class ExecuteStreamRequest(_message.Message):
+    """Many independent operations, each as `Execute` would run it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_SERVICE_FIELD_NUMBER: _builtins.int
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    OPERATIONS_FIELD_NUMBER: _builtins.int
+    source_service: _builtins.str
+    """The calling service."""
+    correlation_id: _builtins.str
+    """Follows the call through logs."""
+    @_builtins.property
+    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamedOperation]:
+        """The operations, at least one."""
+
+    def __init__(
+        self,
+        *,
+        source_service: _builtins.str = ...,
+        correlation_id: _builtins.str = ...,
+        operations: _abc.Iterable[Global___StreamedOperation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "operations", b"operations", "source_service", b"source_service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecuteStreamRequest: _TypeAlias = ExecuteStreamRequest  # noqa: Y015
+
+@_typing.final
+class StreamedOperation(_message.Message):
+    """One operation of an `ExecuteStream`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATABASE_FIELD_NUMBER: _builtins.int
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SCHEMA_VERSION_FIELD_NUMBER: _builtins.int
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    database: _builtins.str
+    """The database; empty = the route of the source service."""
+    correlation_id: _builtins.str
+    """Follows the operation through logs and events; generated if empty."""
+    request_id: _builtins.str
+    """The idempotency key; generated if empty."""
+    schema_version: _builtins.str
+    """The range of schema versions; empty = any."""
+    @_builtins.property
+    def statement(self) -> _statement_pb2.Statement:
+        """The statement."""
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """The time for this operation, within that of the call; unset = all of it."""
+
+    def __init__(
+        self,
+        *,
+        database: _builtins.str = ...,
+        correlation_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        schema_version: _builtins.str = ...,
+        statement: _statement_pb2.Statement | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["statement", b"statement", "timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "database", b"database", "request_id", b"request_id", "schema_version", b"schema_version", "statement", b"statement", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamedOperation: _TypeAlias = StreamedOperation  # noqa: Y015
+
+@_typing.final
+class ExecuteStreamResponse(_message.Message):
+    """The outcomes that are ready, in any order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    correlation_id: _builtins.str
+    """As sent, or generated."""
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamedOutcome]:
+        """The outcomes; none = the operations are taken in, and none has an outcome yet."""
+
+    def __init__(
+        self,
+        *,
+        correlation_id: _builtins.str = ...,
+        outcomes: _abc.Iterable[Global___StreamedOutcome] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "outcomes", b"outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecuteStreamResponse: _TypeAlias = ExecuteStreamResponse  # noqa: Y015
+
+@_typing.final
+class StreamedOutcome(_message.Message):
+    """The outcome of one operation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Its place in the request, from 0."""
+    @_builtins.property
+    def response(self) -> Global___ExecuteResponse:
+        """The operation succeeded."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """The operation failed, with the details that `Execute` would have given."""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        response: Global___ExecuteResponse | None = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "index", b"index", "outcome", b"outcome", "response", b"response"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___StreamedOutcome: _TypeAlias = StreamedOutcome  # noqa: Y015
 
 @_typing.final
 class QueryRequest(_message.Message):

@@ -57,6 +57,11 @@ class StorageServiceStub(object):
                 request_serializer=messagehub_dot_v1_dot_storage__service__pb2.ExecuteBatchRequest.SerializeToString,
                 response_deserializer=messagehub_dot_v1_dot_storage__service__pb2.ExecuteBatchResponse.FromString,
                 _registered_method=True)
+        self.ExecuteStream = channel.unary_stream(
+                '/messagehub.v1.StorageService/ExecuteStream',
+                request_serializer=messagehub_dot_v1_dot_storage__service__pb2.ExecuteStreamRequest.SerializeToString,
+                response_deserializer=messagehub_dot_v1_dot_storage__service__pb2.ExecuteStreamResponse.FromString,
+                _registered_method=True)
         self.Query = channel.unary_stream(
                 '/messagehub.v1.StorageService/Query',
                 request_serializer=messagehub_dot_v1_dot_storage__service__pb2.QueryRequest.SerializeToString,
@@ -117,6 +122,16 @@ class StorageServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExecuteStream(self, request, context):
+        """Runs independent operations, each as `Execute` would, and tells every outcome
+        as soon as it is there, so that nobody who shares the call waits for a slow
+        one. The first message comes within milliseconds. Operations begin in the order
+        of the request; writes of a database happen in it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Query(self, request, context):
         """Runs one reading statement and streams its rows in pages, in constant
         memory, from one snapshot. Cancel the call to stop it.
@@ -166,6 +181,11 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     servicer.ExecuteBatch,
                     request_deserializer=messagehub_dot_v1_dot_storage__service__pb2.ExecuteBatchRequest.FromString,
                     response_serializer=messagehub_dot_v1_dot_storage__service__pb2.ExecuteBatchResponse.SerializeToString,
+            ),
+            'ExecuteStream': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExecuteStream,
+                    request_deserializer=messagehub_dot_v1_dot_storage__service__pb2.ExecuteStreamRequest.FromString,
+                    response_serializer=messagehub_dot_v1_dot_storage__service__pb2.ExecuteStreamResponse.SerializeToString,
             ),
             'Query': grpc.unary_stream_rpc_method_handler(
                     servicer.Query,
@@ -260,6 +280,33 @@ class StorageService(object):
             '/messagehub.v1.StorageService/ExecuteBatch',
             messagehub_dot_v1_dot_storage__service__pb2.ExecuteBatchRequest.SerializeToString,
             messagehub_dot_v1_dot_storage__service__pb2.ExecuteBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExecuteStream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/messagehub.v1.StorageService/ExecuteStream',
+            messagehub_dot_v1_dot_storage__service__pb2.ExecuteStreamRequest.SerializeToString,
+            messagehub_dot_v1_dot_storage__service__pb2.ExecuteStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

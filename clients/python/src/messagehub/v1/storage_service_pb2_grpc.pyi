@@ -55,6 +55,12 @@ class StorageServiceStub:
     writes of a database happen in the order of the request; a read may run
     before or after them. This is not a transaction.
     """
+    ExecuteStream: _grpc.UnaryStreamMultiCallable[_storage_service_pb2.ExecuteStreamRequest, _storage_service_pb2.ExecuteStreamResponse]
+    """Runs independent operations, each as `Execute` would, and tells every outcome
+    as soon as it is there, so that nobody who shares the call waits for a slow
+    one. The first message comes within milliseconds. Operations begin in the order
+    of the request; writes of a database happen in it.
+    """
     Query: _grpc.UnaryStreamMultiCallable[_storage_service_pb2.QueryRequest, _storage_service_pb2.QueryResponse]
     """Runs one reading statement and streams its rows in pages, in constant
     memory, from one snapshot. Cancel the call to stop it.
@@ -96,6 +102,12 @@ class StorageServiceAsyncStub(StorageServiceStub):
     """Runs independent operations, each with a result or an error of its own. The
     writes of a database happen in the order of the request; a read may run
     before or after them. This is not a transaction.
+    """
+    ExecuteStream: _aio.UnaryStreamMultiCallable[_storage_service_pb2.ExecuteStreamRequest, _storage_service_pb2.ExecuteStreamResponse]  # type: ignore[assignment]
+    """Runs independent operations, each as `Execute` would, and tells every outcome
+    as soon as it is there, so that nobody who shares the call waits for a slow
+    one. The first message comes within milliseconds. Operations begin in the order
+    of the request; writes of a database happen in it.
     """
     Query: _aio.UnaryStreamMultiCallable[_storage_service_pb2.QueryRequest, _storage_service_pb2.QueryResponse]  # type: ignore[assignment]
     """Runs one reading statement and streams its rows in pages, in constant
@@ -147,6 +159,18 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         """Runs independent operations, each with a result or an error of its own. The
         writes of a database happen in the order of the request; a read may run
         before or after them. This is not a transaction.
+        """
+
+    @_abc_1.abstractmethod
+    def ExecuteStream(
+        self,
+        request: _storage_service_pb2.ExecuteStreamRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_storage_service_pb2.ExecuteStreamResponse], _abc.AsyncIterator[_storage_service_pb2.ExecuteStreamResponse]]:
+        """Runs independent operations, each as `Execute` would, and tells every outcome
+        as soon as it is there, so that nobody who shares the call waits for a slow
+        one. The first message comes within milliseconds. Operations begin in the order
+        of the request; writes of a database happen in it.
         """
 
     @_abc_1.abstractmethod
