@@ -88,8 +88,10 @@ async def test_an_executed_write_is_an_operation_too(hub: Hub, table: str) -> No
     await hub.execute(f"CREATE TABLE {table} (n)", request_id=request_id, database="auth_db")
     known = await hub.operation(request_id, database="auth_db")
     assert (known.state, known.database) == (OperationState.COMPLETED, "auth_db")
+    # Whoever does not say where it was is told of it all the same.
+    assert await hub.operation(request_id) == known
     with pytest.raises(OperationNotFound):
-        await hub.operation(request_id)
+        await hub.operation(request_id, database="character_db")
 
 
 async def test_the_operations_of_a_service_page_by_page(servers: "Servers") -> None:
