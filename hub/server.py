@@ -26,6 +26,7 @@ from hub.core.status import HubState, StatusBoard
 from hub.core.subscriptions.leases import Leases
 from hub.core.subscriptions.named_subscriptions import NamedSubscriptions
 from hub.core.subscriptions.subscription_store import SubscriptionStore
+from hub.core.verification import Verification
 from hub.guaranteed_delivery import GuaranteedDelivery
 from hub.guarded_storage import GuardedStorage
 from hub.proven_backups import ProvenBackups
@@ -221,6 +222,9 @@ class HubServer:
             circuits=self._guarded.circuits,
             checks=checks,
             look_at_inbox=self._later.backlogs.look,
+            verification=Verification(
+                self._storage.backups.inspect, lambda: self._status.snapshot().inbox_detail
+            ),
             clock=time.time,
         )
         storage_service_pb2_grpc.add_StorageServiceServicer_to_server(storage_service, server)

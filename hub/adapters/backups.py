@@ -232,6 +232,15 @@ class StorageBackups:
         finally:
             call.cancel()
 
+    async def inspect(self, database: str) -> Sequence[tuple[str, str]]:
+        """Checks the invariants of a live database; see the port."""
+        request = storage.InspectDatabaseRequest(
+            database=database, correlation_id=logs.correlation_id.get()
+        )
+        stub = self._stub(self._placement.server_of(database))
+        found = await self._answer(stub.InspectDatabase(request, timeout=self._answer_seconds))
+        return [(one.invariant, one.problem) for one in found.inspections]
+
     async def shared(
         self, database: str, others: Sequence[str], *, since_us: int
     ) -> Sequence[Shared]:

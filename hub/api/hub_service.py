@@ -14,6 +14,7 @@ from hub.core.ports import Adoption
 from hub.core.routing.router import Router
 from hub.core.routing.routes import Routes
 from hub.core.status import Change, DatabaseState, HubState, StatusBoard, StorageServerState
+from hub.core.verification import Verification
 from messagehub import __version__
 from messagehub.errors import InvalidRequest
 from messagehub.serving.interceptor import time_left
@@ -46,6 +47,7 @@ class HubService(hub_service_pb2_grpc.HubServiceServicer):
         circuits: Circuits,
         checks: RequestChecks,
         look_at_inbox: Callable[[], Awaitable[None]],
+        verification: Verification,
         clock: Callable[[], float],
     ) -> None:
         self._routes = routes
@@ -54,6 +56,7 @@ class HubService(hub_service_pb2_grpc.HubServiceServicer):
         self._circuits = circuits
         self._checks = checks
         self._look_at_inbox = look_at_inbox
+        self._verification = verification
         self._start_time = Timestamp()
         self._start_time.FromMicroseconds(int(clock() * MICROSECONDS))
 
@@ -74,6 +77,16 @@ class HubService(hub_service_pb2_grpc.HubServiceServicer):
             response = self._update(change)
             response.correlation_id = request.correlation_id
             yield response
+
+    async def VerifyDeployment(
+        self, request: messages.VerifyDeploymentRequest, context: Context
+    ) -> messages.VerifyDeploymentResponse:
+        """Checks the invariants of the live databases."""
+        findings = await self._verification.run(self._routes.readable(request.source_service))
+        return messages.VerifyDeploymentResponse(
+            correlation_id=request.correlation_id,
+            findings=[messages.Finding(**finding._asdict()) for finding in findings],
+        )
 
     async def OpenCircuit(
         self, request: messages.OpenCircuitRequest, context: Context

@@ -129,6 +129,16 @@ class BackupService(backup_service_pb2_grpc.BackupServiceServicer):
                 f"the backup {request.backup_id} is damaged: {database.file} {failure}"
             ) from failure
 
+    async def InspectDatabase(
+        self, request: wire.InspectDatabaseRequest, context: Context
+    ) -> wire.InspectDatabaseResponse:
+        """Checks the invariants of a live database."""
+        logs.correlation_id.set(request.correlation_id)
+        found = await self._databases.get(request.database).inspect()
+        return wire.InspectDatabaseResponse(
+            inspections=[wire.Inspection(invariant=i, problem=p) for i, p in found]
+        )
+
     async def FindTransactions(
         self, request: wire.FindTransactionsRequest, context: Context
     ) -> wire.FindTransactionsResponse:

@@ -43,6 +43,7 @@ from storage.core.read_lanes import ReadLanes, ReadLimits
 from storage.core.subscriptions import Change, Standing, Subscription
 from storage.core.tail import Tail
 from storage.core.transactions.endings import Endings
+from storage.core.transactions.engine_part import Inspected
 from storage.core.transactions.limits import TransactionLimits
 from storage.core.transactions.participant import Participant
 from storage.core.write_lane import WriteLane
@@ -265,6 +266,19 @@ class Database:
                 return await engine.adopt(file)
             finally:
                 await engine.close()
+
+    async def inspect(self) -> list[Inspected]:
+        """Tells whether the invariants of the live database hold; changes nothing."""
+        await self.open()
+        with self._use():
+            snapshot = await self._engine.transactions.pin()
+            try:
+                found = await snapshot.inspect()
+            finally:
+                await snapshot.close()
+        in_doubt = self.in_doubt
+        problem = f"{in_doubt.header.transaction_id} waits for its home" if in_doubt else ""
+        return [*found, Inspected("no transaction is in doubt", problem)]
 
     async def restored_by(self) -> str:
         """Names the restore that made the database; empty if none did, or it cannot be opened."""

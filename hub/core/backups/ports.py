@@ -90,6 +90,9 @@ class BackupServers(Protocol):
     ) -> AsyncGenerator[FileStart | bytes, None]:
         """Streams one database of a backup: what it is, then its bytes."""
 
+    async def inspect(self, database: str) -> Sequence[tuple[str, str]]:
+        """Gives every invariant of a live database, and why it does not hold; empty = it does."""
+
     async def shared(
         self, database: str, others: Sequence[str], *, since_us: int
     ) -> Sequence[Shared]:

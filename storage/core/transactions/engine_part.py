@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from messagehub.errors import HubError
 from messagehub.storage.v1.backup_service_pb2 import BackedUpDatabase
@@ -110,6 +110,13 @@ class Whole:
     decision: TransactionDecision
 
 
+class Inspected(NamedTuple):
+    """An invariant, and why it does not hold; empty = it does."""
+
+    invariant: str
+    problem: str
+
+
 class Snapshot(Protocol):
     """A pinned state of the database, to read from until it is closed."""
 
@@ -127,6 +134,9 @@ class Snapshot(Protocol):
 
     async def copy(self, file: Path, progress: Progress) -> BackedUpDatabase:
         """Copies this state into a file, and tells what it holds; it has no name yet."""
+
+    async def inspect(self) -> list[Inspected]:
+        """Tells whether the invariants of the database hold in this state."""
 
     def stop(self) -> None:
         """A copy that is being made ends at its next step; nothing happens if there is none."""

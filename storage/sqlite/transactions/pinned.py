@@ -10,8 +10,9 @@ from messagehub.storage.v1.backup_service_pb2 import BackedUpDatabase
 from messagehub.storage.v1.participant_service_pb2 import ParticipantOperation, ParticipantResult
 from storage.core.backups.progress import Progress
 from storage.core.operation import Operation, Outcome
+from storage.core.transactions.engine_part import Inspected
 from storage.sqlite import failures
-from storage.sqlite.backups import copying
+from storage.sqlite.backups import copying, inspection
 from storage.sqlite.connection import Connection
 from storage.sqlite.guard import RESERVED_PREFIX
 from storage.sqlite.reader import Reader
@@ -62,6 +63,10 @@ class PinnedSnapshot:
             raise
         finally:
             self._copying = None
+
+    async def inspect(self) -> list[Inspected]:
+        """Tells whether the invariants of the database hold in this state."""
+        return await self._connection.run(lambda raw: inspection.inspect(raw, self._database))
 
     def stop(self) -> None:
         """A copy that is being made ends at its next step."""

@@ -42,7 +42,12 @@ from messagehub.v1.event_service_pb2 import (
     SubscribeRequest,
 )
 from messagehub.v1.event_service_pb2_grpc import EventServiceStub
-from messagehub.v1.hub_service_pb2 import GetStatusRequest, HubStatus
+from messagehub.v1.hub_service_pb2 import (
+    GetStatusRequest,
+    HubStatus,
+    VerifyDeploymentRequest,
+    VerifyDeploymentResponse,
+)
 from messagehub.v1.hub_service_pb2_grpc import HubServiceStub
 from messagehub.v1.storage_service_pb2 import (
     ExecuteBatchRequest,
@@ -310,6 +315,14 @@ class Hub(Backups, Operations, Transactions, Schemas):
             lambda seconds: stub.GetStatus(request, timeout=seconds), timeout=timeout
         )
         return response.status
+
+    async def verify_deployment(self, *, timeout: float | None = None) -> VerifyDeploymentResponse:
+        """Checks what must always hold in the live databases that the service may read."""
+        stub = HubServiceStub(self.channel)
+        request = VerifyDeploymentRequest(source_service=self.service)
+        return await self.call(
+            lambda seconds: stub.VerifyDeployment(request, timeout=seconds), timeout=timeout
+        )
 
     async def call(
         self,

@@ -33,6 +33,7 @@ CLIENT_COMMANDS: Final = MappingProxyType(
         "submit": "messagehub.cli.submit",
         "subscriptions": "messagehub.cli.subscriptions",
         "tx": "messagehub.cli.tx",
+        "verify": "messagehub.cli.verify",
     }
 )
 INTERRUPTED: Final = 130

@@ -26,43 +26,49 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmessagehub/v1/hub_service.proto\x12\rmessagehub.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"B\n\x10GetStatusRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\"U\n\x11GetStatusResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12(\n\x06status\x18\x02 \x01(\x0b\x32\x18.messagehub.v1.HubStatus\"D\n\x12WatchStatusRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\"\xd6\x01\n\x13WatchStatusResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12,\n\x08snapshot\x18\x02 \x01(\x0b\x32\x18.messagehub.v1.HubStatusH\x00\x12\x31\n\x08\x64\x61tabase\x18\x03 \x01(\x0b\x32\x1d.messagehub.v1.DatabaseStatusH\x00\x12<\n\x0estorage_server\x18\x04 \x01(\x0b\x32\".messagehub.v1.StorageServerStatusH\x00\x42\x08\n\x06update\"\xa1\x02\n\tHubStatus\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05ready\x18\x03 \x01(\x08\x12\x13\n\x0bopen_access\x18\x04 \x01(\x08\x12*\n\x06routes\x18\x05 \x03(\x0b\x32\x1a.messagehub.v1.RouteStatus\x12;\n\x0fstorage_servers\x18\x06 \x03(\x0b\x32\".messagehub.v1.StorageServerStatus\x12\x30\n\tdatabases\x18\x07 \x03(\x0b\x32\x1d.messagehub.v1.DatabaseStatus\x12\x14\n\x0cinbox_detail\x18\x08 \x01(\t\"0\n\x0bRouteStatus\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\"Z\n\x13StorageServerStatus\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\"\xba\x02\n\x0e\x44\x61tabaseStatus\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x16\n\x0estorage_server\x18\x04 \x01(\t\x12\x10\n\x08sequence\x18\x05 \x01(\x03\x12\x16\n\x0eschema_version\x18\x06 \x01(\t\x12,\n\x07\x63ircuit\x18\x07 \x01(\x0e\x32\x1b.messagehub.v1.CircuitState\x12\x18\n\x10inbox_operations\x18\x08 \x01(\x03\x12\x13\n\x0binbox_bytes\x18\t \x01(\x03\x12\x33\n\x10inbox_oldest_age\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x17in_doubt_transaction_id\x18\x0b \x01(\t\"\x83\x01\n\x12OpenCircuitRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x03 \x01(\t\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"^\n\x13OpenCircuitResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12/\n\x08\x64\x61tabase\x18\x02 \x01(\x0b\x32\x1d.messagehub.v1.DatabaseStatus\"W\n\x13\x43loseCircuitRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x03 \x01(\t\"_\n\x14\x43loseCircuitResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12/\n\x08\x64\x61tabase\x18\x02 \x01(\x0b\x32\x1d.messagehub.v1.DatabaseStatus\"\x8d\x01\n\x14\x41\x64optDatabaseRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x10\n\x08\x63hecksum\x18\x05 \x01(\t\x12\r\n\x05\x63hunk\x18\x06 \x01(\x0c\"Q\n\x15\x41\x64optDatabaseResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\x12\x0e\n\x06tables\x18\x03 \x03(\t*|\n\x0c\x43ircuitState\x12\x1d\n\x19\x43IRCUIT_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43IRCUIT_STATE_CLOSED\x10\x01\x12\x16\n\x12\x43IRCUIT_STATE_OPEN\x10\x02\x12\x1b\n\x17\x43IRCUIT_STATE_HALF_OPEN\x10\x03\x32\xc1\x03\n\nHubService\x12N\n\tGetStatus\x12\x1f.messagehub.v1.GetStatusRequest\x1a .messagehub.v1.GetStatusResponse\x12V\n\x0bWatchStatus\x12!.messagehub.v1.WatchStatusRequest\x1a\".messagehub.v1.WatchStatusResponse0\x01\x12T\n\x0bOpenCircuit\x12!.messagehub.v1.OpenCircuitRequest\x1a\".messagehub.v1.OpenCircuitResponse\x12W\n\x0c\x43loseCircuit\x12\".messagehub.v1.CloseCircuitRequest\x1a#.messagehub.v1.CloseCircuitResponse\x12\\\n\rAdoptDatabase\x12#.messagehub.v1.AdoptDatabaseRequest\x1a$.messagehub.v1.AdoptDatabaseResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmessagehub/v1/hub_service.proto\x12\rmessagehub.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"I\n\x17VerifyDeploymentRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\"\\\n\x18VerifyDeploymentResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12(\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x16.messagehub.v1.Finding\"?\n\x07\x46inding\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x11\n\tinvariant\x18\x02 \x01(\t\x12\x0f\n\x07problem\x18\x03 \x01(\t\"B\n\x10GetStatusRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\"U\n\x11GetStatusResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12(\n\x06status\x18\x02 \x01(\x0b\x32\x18.messagehub.v1.HubStatus\"D\n\x12WatchStatusRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\"\xd6\x01\n\x13WatchStatusResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12,\n\x08snapshot\x18\x02 \x01(\x0b\x32\x18.messagehub.v1.HubStatusH\x00\x12\x31\n\x08\x64\x61tabase\x18\x03 \x01(\x0b\x32\x1d.messagehub.v1.DatabaseStatusH\x00\x12<\n\x0estorage_server\x18\x04 \x01(\x0b\x32\".messagehub.v1.StorageServerStatusH\x00\x42\x08\n\x06update\"\xa1\x02\n\tHubStatus\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05ready\x18\x03 \x01(\x08\x12\x13\n\x0bopen_access\x18\x04 \x01(\x08\x12*\n\x06routes\x18\x05 \x03(\x0b\x32\x1a.messagehub.v1.RouteStatus\x12;\n\x0fstorage_servers\x18\x06 \x03(\x0b\x32\".messagehub.v1.StorageServerStatus\x12\x30\n\tdatabases\x18\x07 \x03(\x0b\x32\x1d.messagehub.v1.DatabaseStatus\x12\x14\n\x0cinbox_detail\x18\x08 \x01(\t\"0\n\x0bRouteStatus\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\"Z\n\x13StorageServerStatus\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\"\xba\x02\n\x0e\x44\x61tabaseStatus\x12\x10\n\x08\x64\x61tabase\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x16\n\x0estorage_server\x18\x04 \x01(\t\x12\x10\n\x08sequence\x18\x05 \x01(\x03\x12\x16\n\x0eschema_version\x18\x06 \x01(\t\x12,\n\x07\x63ircuit\x18\x07 \x01(\x0e\x32\x1b.messagehub.v1.CircuitState\x12\x18\n\x10inbox_operations\x18\x08 \x01(\x03\x12\x13\n\x0binbox_bytes\x18\t \x01(\x03\x12\x33\n\x10inbox_oldest_age\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x17in_doubt_transaction_id\x18\x0b \x01(\t\"\x83\x01\n\x12OpenCircuitRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x03 \x01(\t\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"^\n\x13OpenCircuitResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12/\n\x08\x64\x61tabase\x18\x02 \x01(\x0b\x32\x1d.messagehub.v1.DatabaseStatus\"W\n\x13\x43loseCircuitRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x02 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x03 \x01(\t\"_\n\x14\x43loseCircuitResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12/\n\x08\x64\x61tabase\x18\x02 \x01(\x0b\x32\x1d.messagehub.v1.DatabaseStatus\"\x8d\x01\n\x14\x41\x64optDatabaseRequest\x12\x16\n\x0esource_service\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x10\n\x08\x63hecksum\x18\x05 \x01(\t\x12\r\n\x05\x63hunk\x18\x06 \x01(\x0c\"Q\n\x15\x41\x64optDatabaseResponse\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x02 \x01(\t\x12\x0e\n\x06tables\x18\x03 \x03(\t*|\n\x0c\x43ircuitState\x12\x1d\n\x19\x43IRCUIT_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43IRCUIT_STATE_CLOSED\x10\x01\x12\x16\n\x12\x43IRCUIT_STATE_OPEN\x10\x02\x12\x1b\n\x17\x43IRCUIT_STATE_HALF_OPEN\x10\x03\x32\xa6\x04\n\nHubService\x12N\n\tGetStatus\x12\x1f.messagehub.v1.GetStatusRequest\x1a .messagehub.v1.GetStatusResponse\x12V\n\x0bWatchStatus\x12!.messagehub.v1.WatchStatusRequest\x1a\".messagehub.v1.WatchStatusResponse0\x01\x12T\n\x0bOpenCircuit\x12!.messagehub.v1.OpenCircuitRequest\x1a\".messagehub.v1.OpenCircuitResponse\x12W\n\x0c\x43loseCircuit\x12\".messagehub.v1.CloseCircuitRequest\x1a#.messagehub.v1.CloseCircuitResponse\x12\\\n\rAdoptDatabase\x12#.messagehub.v1.AdoptDatabaseRequest\x1a$.messagehub.v1.AdoptDatabaseResponse(\x01\x12\x63\n\x10VerifyDeployment\x12&.messagehub.v1.VerifyDeploymentRequest\x1a\'.messagehub.v1.VerifyDeploymentResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'messagehub.v1.hub_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CIRCUITSTATE']._serialized_start=1951
-  _globals['_CIRCUITSTATE']._serialized_end=2075
-  _globals['_GETSTATUSREQUEST']._serialized_start=115
-  _globals['_GETSTATUSREQUEST']._serialized_end=181
-  _globals['_GETSTATUSRESPONSE']._serialized_start=183
-  _globals['_GETSTATUSRESPONSE']._serialized_end=268
-  _globals['_WATCHSTATUSREQUEST']._serialized_start=270
-  _globals['_WATCHSTATUSREQUEST']._serialized_end=338
-  _globals['_WATCHSTATUSRESPONSE']._serialized_start=341
-  _globals['_WATCHSTATUSRESPONSE']._serialized_end=555
-  _globals['_HUBSTATUS']._serialized_start=558
-  _globals['_HUBSTATUS']._serialized_end=847
-  _globals['_ROUTESTATUS']._serialized_start=849
-  _globals['_ROUTESTATUS']._serialized_end=897
-  _globals['_STORAGESERVERSTATUS']._serialized_start=899
-  _globals['_STORAGESERVERSTATUS']._serialized_end=989
-  _globals['_DATABASESTATUS']._serialized_start=992
-  _globals['_DATABASESTATUS']._serialized_end=1306
-  _globals['_OPENCIRCUITREQUEST']._serialized_start=1309
-  _globals['_OPENCIRCUITREQUEST']._serialized_end=1440
-  _globals['_OPENCIRCUITRESPONSE']._serialized_start=1442
-  _globals['_OPENCIRCUITRESPONSE']._serialized_end=1536
-  _globals['_CLOSECIRCUITREQUEST']._serialized_start=1538
-  _globals['_CLOSECIRCUITREQUEST']._serialized_end=1625
-  _globals['_CLOSECIRCUITRESPONSE']._serialized_start=1627
-  _globals['_CLOSECIRCUITRESPONSE']._serialized_end=1722
-  _globals['_ADOPTDATABASEREQUEST']._serialized_start=1725
-  _globals['_ADOPTDATABASEREQUEST']._serialized_end=1866
-  _globals['_ADOPTDATABASERESPONSE']._serialized_start=1868
-  _globals['_ADOPTDATABASERESPONSE']._serialized_end=1949
-  _globals['_HUBSERVICE']._serialized_start=2078
-  _globals['_HUBSERVICE']._serialized_end=2527
+  _globals['_CIRCUITSTATE']._serialized_start=2185
+  _globals['_CIRCUITSTATE']._serialized_end=2309
+  _globals['_VERIFYDEPLOYMENTREQUEST']._serialized_start=115
+  _globals['_VERIFYDEPLOYMENTREQUEST']._serialized_end=188
+  _globals['_VERIFYDEPLOYMENTRESPONSE']._serialized_start=190
+  _globals['_VERIFYDEPLOYMENTRESPONSE']._serialized_end=282
+  _globals['_FINDING']._serialized_start=284
+  _globals['_FINDING']._serialized_end=347
+  _globals['_GETSTATUSREQUEST']._serialized_start=349
+  _globals['_GETSTATUSREQUEST']._serialized_end=415
+  _globals['_GETSTATUSRESPONSE']._serialized_start=417
+  _globals['_GETSTATUSRESPONSE']._serialized_end=502
+  _globals['_WATCHSTATUSREQUEST']._serialized_start=504
+  _globals['_WATCHSTATUSREQUEST']._serialized_end=572
+  _globals['_WATCHSTATUSRESPONSE']._serialized_start=575
+  _globals['_WATCHSTATUSRESPONSE']._serialized_end=789
+  _globals['_HUBSTATUS']._serialized_start=792
+  _globals['_HUBSTATUS']._serialized_end=1081
+  _globals['_ROUTESTATUS']._serialized_start=1083
+  _globals['_ROUTESTATUS']._serialized_end=1131
+  _globals['_STORAGESERVERSTATUS']._serialized_start=1133
+  _globals['_STORAGESERVERSTATUS']._serialized_end=1223
+  _globals['_DATABASESTATUS']._serialized_start=1226
+  _globals['_DATABASESTATUS']._serialized_end=1540
+  _globals['_OPENCIRCUITREQUEST']._serialized_start=1543
+  _globals['_OPENCIRCUITREQUEST']._serialized_end=1674
+  _globals['_OPENCIRCUITRESPONSE']._serialized_start=1676
+  _globals['_OPENCIRCUITRESPONSE']._serialized_end=1770
+  _globals['_CLOSECIRCUITREQUEST']._serialized_start=1772
+  _globals['_CLOSECIRCUITREQUEST']._serialized_end=1859
+  _globals['_CLOSECIRCUITRESPONSE']._serialized_start=1861
+  _globals['_CLOSECIRCUITRESPONSE']._serialized_end=1956
+  _globals['_ADOPTDATABASEREQUEST']._serialized_start=1959
+  _globals['_ADOPTDATABASEREQUEST']._serialized_end=2100
+  _globals['_ADOPTDATABASERESPONSE']._serialized_start=2102
+  _globals['_ADOPTDATABASERESPONSE']._serialized_end=2183
+  _globals['_HUBSERVICE']._serialized_start=2312
+  _globals['_HUBSERVICE']._serialized_end=2862
 # @@protoc_insertion_point(module_scope)

@@ -50,6 +50,90 @@ CIRCUIT_STATE_HALF_OPEN: CircuitState.ValueType  # 3
 Global___CircuitState: _TypeAlias = CircuitState  # noqa: Y015
 
 @_typing.final
+class VerifyDeploymentRequest(_message.Message):
+    """Asks whether the invariants hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_SERVICE_FIELD_NUMBER: _builtins.int
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    source_service: _builtins.str
+    """The calling service."""
+    correlation_id: _builtins.str
+    """Follows the call through logs."""
+    def __init__(
+        self,
+        *,
+        source_service: _builtins.str = ...,
+        correlation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "source_service", b"source_service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyDeploymentRequest: _TypeAlias = VerifyDeploymentRequest  # noqa: Y015
+
+@_typing.final
+class VerifyDeploymentResponse(_message.Message):
+    """What holds, and what does not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    correlation_id: _builtins.str
+    """As sent, or generated."""
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
+        """One for each invariant of each database."""
+
+    def __init__(
+        self,
+        *,
+        correlation_id: _builtins.str = ...,
+        findings: _abc.Iterable[Global___Finding] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "findings", b"findings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyDeploymentResponse: _TypeAlias = VerifyDeploymentResponse  # noqa: Y015
+
+@_typing.final
+class Finding(_message.Message):
+    """An invariant of a database."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATABASE_FIELD_NUMBER: _builtins.int
+    INVARIANT_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    database: _builtins.str
+    """The database; empty = the hub."""
+    invariant: _builtins.str
+    """What is to hold."""
+    problem: _builtins.str
+    """Why it does not; empty = it holds."""
+    def __init__(
+        self,
+        *,
+        database: _builtins.str = ...,
+        invariant: _builtins.str = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["database", b"database", "invariant", b"invariant", "problem", b"problem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Finding: _TypeAlias = Finding  # noqa: Y015
+
+@_typing.final
 class GetStatusRequest(_message.Message):
     """Asks for the status."""
 

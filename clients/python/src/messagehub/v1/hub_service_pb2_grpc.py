@@ -60,6 +60,11 @@ class HubServiceStub(object):
                 request_serializer=messagehub_dot_v1_dot_hub__service__pb2.AdoptDatabaseRequest.SerializeToString,
                 response_deserializer=messagehub_dot_v1_dot_hub__service__pb2.AdoptDatabaseResponse.FromString,
                 _registered_method=True)
+        self.VerifyDeployment = channel.unary_unary(
+                '/messagehub.v1.HubService/VerifyDeployment',
+                request_serializer=messagehub_dot_v1_dot_hub__service__pb2.VerifyDeploymentRequest.SerializeToString,
+                response_deserializer=messagehub_dot_v1_dot_hub__service__pb2.VerifyDeploymentResponse.FromString,
+                _registered_method=True)
 
 
 class HubServiceServicer(object):
@@ -103,6 +108,14 @@ class HubServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VerifyDeployment(self, request, context):
+        """Checks the invariants of the live databases that the service may read: journals,
+        records of transactions, histories of schemas. Changes nothing, holds nobody up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HubServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -130,6 +143,11 @@ def add_HubServiceServicer_to_server(servicer, server):
                     servicer.AdoptDatabase,
                     request_deserializer=messagehub_dot_v1_dot_hub__service__pb2.AdoptDatabaseRequest.FromString,
                     response_serializer=messagehub_dot_v1_dot_hub__service__pb2.AdoptDatabaseResponse.SerializeToString,
+            ),
+            'VerifyDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyDeployment,
+                    request_deserializer=messagehub_dot_v1_dot_hub__service__pb2.VerifyDeploymentRequest.FromString,
+                    response_serializer=messagehub_dot_v1_dot_hub__service__pb2.VerifyDeploymentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -268,6 +286,33 @@ class HubService(object):
             '/messagehub.v1.HubService/AdoptDatabase',
             messagehub_dot_v1_dot_hub__service__pb2.AdoptDatabaseRequest.SerializeToString,
             messagehub_dot_v1_dot_hub__service__pb2.AdoptDatabaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/messagehub.v1.HubService/VerifyDeployment',
+            messagehub_dot_v1_dot_hub__service__pb2.VerifyDeploymentRequest.SerializeToString,
+            messagehub_dot_v1_dot_hub__service__pb2.VerifyDeploymentResponse.FromString,
             options,
             channel_credentials,
             insecure,

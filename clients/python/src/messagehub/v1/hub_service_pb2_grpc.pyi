@@ -46,6 +46,10 @@ class HubServiceStub:
     caller streams. All or nothing; a database that holds tables is refused
     with DATABASE_NOT_EMPTY.
     """
+    VerifyDeployment: _grpc.UnaryUnaryMultiCallable[_hub_service_pb2.VerifyDeploymentRequest, _hub_service_pb2.VerifyDeploymentResponse]
+    """Checks the invariants of the live databases that the service may read: journals,
+    records of transactions, histories of schemas. Changes nothing, holds nobody up.
+    """
 
 @_typing.type_check_only
 class HubServiceAsyncStub(HubServiceStub):
@@ -64,6 +68,10 @@ class HubServiceAsyncStub(HubServiceStub):
     """Fills an empty database with a copy of an existing SQLite file, which the
     caller streams. All or nothing; a database that holds tables is refused
     with DATABASE_NOT_EMPTY.
+    """
+    VerifyDeployment: _aio.UnaryUnaryMultiCallable[_hub_service_pb2.VerifyDeploymentRequest, _hub_service_pb2.VerifyDeploymentResponse]  # type: ignore[assignment]
+    """Checks the invariants of the live databases that the service may read: journals,
+    records of transactions, histories of schemas. Changes nothing, holds nobody up.
     """
 
 class HubServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -110,6 +118,16 @@ class HubServiceServicer(metaclass=_abc_1.ABCMeta):
         """Fills an empty database with a copy of an existing SQLite file, which the
         caller streams. All or nothing; a database that holds tables is refused
         with DATABASE_NOT_EMPTY.
+        """
+
+    @_abc_1.abstractmethod
+    def VerifyDeployment(
+        self,
+        request: _hub_service_pb2.VerifyDeploymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hub_service_pb2.VerifyDeploymentResponse, _abc.Awaitable[_hub_service_pb2.VerifyDeploymentResponse]]:
+        """Checks the invariants of the live databases that the service may read: journals,
+        records of transactions, histories of schemas. Changes nothing, holds nobody up.
         """
 
 def add_HubServiceServicer_to_server(servicer: HubServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -21,6 +21,82 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class InspectDatabaseRequest(_message.Message):
+    """Asks whether the invariants of a database hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATABASE_FIELD_NUMBER: _builtins.int
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    database: _builtins.str
+    """The database."""
+    correlation_id: _builtins.str
+    """For the log."""
+    def __init__(
+        self,
+        *,
+        database: _builtins.str = ...,
+        correlation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "database", b"database"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InspectDatabaseRequest: _TypeAlias = InspectDatabaseRequest  # noqa: Y015
+
+@_typing.final
+class InspectDatabaseResponse(_message.Message):
+    """What holds, and what does not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSPECTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def inspections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Inspection]:
+        """One for each invariant."""
+
+    def __init__(
+        self,
+        *,
+        inspections: _abc.Iterable[Global___Inspection] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inspections", b"inspections"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InspectDatabaseResponse: _TypeAlias = InspectDatabaseResponse  # noqa: Y015
+
+@_typing.final
+class Inspection(_message.Message):
+    """An invariant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INVARIANT_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    invariant: _builtins.str
+    """What is to hold."""
+    problem: _builtins.str
+    """Why it does not; empty = it holds."""
+    def __init__(
+        self,
+        *,
+        invariant: _builtins.str = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invariant", b"invariant", "problem", b"problem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Inspection: _TypeAlias = Inspection  # noqa: Y015
+
+@_typing.final
 class BackupManifest(_message.Message):
     """What a backup is, in its file `manifest.json`."""
 

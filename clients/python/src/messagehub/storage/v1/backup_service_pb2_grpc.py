@@ -72,6 +72,11 @@ class BackupServiceStub(object):
                 request_serializer=messagehub_dot_storage_dot_v1_dot_backup__service__pb2.FindTransactionsRequest.SerializeToString,
                 response_deserializer=messagehub_dot_storage_dot_v1_dot_backup__service__pb2.FindTransactionsResponse.FromString,
                 _registered_method=True)
+        self.InspectDatabase = channel.unary_unary(
+                '/messagehub.storage.v1.BackupService/InspectDatabase',
+                request_serializer=messagehub_dot_storage_dot_v1_dot_backup__service__pb2.InspectDatabaseRequest.SerializeToString,
+                response_deserializer=messagehub_dot_storage_dot_v1_dot_backup__service__pb2.InspectDatabaseResponse.FromString,
+                _registered_method=True)
 
 
 class BackupServiceServicer(object):
@@ -134,6 +139,13 @@ class BackupServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def InspectDatabase(self, request, context):
+        """Checks the invariants of a live database in a snapshot of it; changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BackupServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -171,6 +183,11 @@ def add_BackupServiceServicer_to_server(servicer, server):
                     servicer.FindTransactions,
                     request_deserializer=messagehub_dot_storage_dot_v1_dot_backup__service__pb2.FindTransactionsRequest.FromString,
                     response_serializer=messagehub_dot_storage_dot_v1_dot_backup__service__pb2.FindTransactionsResponse.SerializeToString,
+            ),
+            'InspectDatabase': grpc.unary_unary_rpc_method_handler(
+                    servicer.InspectDatabase,
+                    request_deserializer=messagehub_dot_storage_dot_v1_dot_backup__service__pb2.InspectDatabaseRequest.FromString,
+                    response_serializer=messagehub_dot_storage_dot_v1_dot_backup__service__pb2.InspectDatabaseResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -365,6 +382,33 @@ class BackupService(object):
             '/messagehub.storage.v1.BackupService/FindTransactions',
             messagehub_dot_storage_dot_v1_dot_backup__service__pb2.FindTransactionsRequest.SerializeToString,
             messagehub_dot_storage_dot_v1_dot_backup__service__pb2.FindTransactionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InspectDatabase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/messagehub.storage.v1.BackupService/InspectDatabase',
+            messagehub_dot_storage_dot_v1_dot_backup__service__pb2.InspectDatabaseRequest.SerializeToString,
+            messagehub_dot_storage_dot_v1_dot_backup__service__pb2.InspectDatabaseResponse.FromString,
             options,
             channel_credentials,
             insecure,

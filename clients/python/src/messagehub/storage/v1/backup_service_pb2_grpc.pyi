@@ -60,6 +60,8 @@ class BackupServiceStub:
     """Streams one database of a backup, uncompressed."""
     FindTransactions: _grpc.UnaryUnaryMultiCallable[_backup_service_pb2.FindTransactionsRequest, _backup_service_pb2.FindTransactionsResponse]
     """Tells which transactions of a database have other databases as participants."""
+    InspectDatabase: _grpc.UnaryUnaryMultiCallable[_backup_service_pb2.InspectDatabaseRequest, _backup_service_pb2.InspectDatabaseResponse]
+    """Checks the invariants of a live database in a snapshot of it; changes nothing."""
 
 @_typing.type_check_only
 class BackupServiceAsyncStub(BackupServiceStub):
@@ -91,6 +93,8 @@ class BackupServiceAsyncStub(BackupServiceStub):
     """Streams one database of a backup, uncompressed."""
     FindTransactions: _aio.UnaryUnaryMultiCallable[_backup_service_pb2.FindTransactionsRequest, _backup_service_pb2.FindTransactionsResponse]  # type: ignore[assignment]
     """Tells which transactions of a database have other databases as participants."""
+    InspectDatabase: _aio.UnaryUnaryMultiCallable[_backup_service_pb2.InspectDatabaseRequest, _backup_service_pb2.InspectDatabaseResponse]  # type: ignore[assignment]
+    """Checks the invariants of a live database in a snapshot of it; changes nothing."""
 
 class BackupServiceServicer(metaclass=_abc_1.ABCMeta):
     """Copies databases into the storage server's backup directory and back. A backup
@@ -161,5 +165,13 @@ class BackupServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_backup_service_pb2.FindTransactionsResponse, _abc.Awaitable[_backup_service_pb2.FindTransactionsResponse]]:
         """Tells which transactions of a database have other databases as participants."""
+
+    @_abc_1.abstractmethod
+    def InspectDatabase(
+        self,
+        request: _backup_service_pb2.InspectDatabaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_backup_service_pb2.InspectDatabaseResponse, _abc.Awaitable[_backup_service_pb2.InspectDatabaseResponse]]:
+        """Checks the invariants of a live database in a snapshot of it; changes nothing."""
 
 def add_BackupServiceServicer_to_server(servicer: BackupServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
