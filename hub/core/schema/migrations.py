@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from hub.core.background import Background
 from hub.core.ports import Rehearsal, Storage
-from hub.core.schema.changes import Change, Wanted, work_of
+from hub.core.schema.changes import Wanted, work_of
 from hub.core.transactions.coordinator import Call, Coordinator
 from hub.core.transactions.together import all_or_first_failure
 from messagehub.errors import HubError, StorageUnavailable
@@ -130,6 +130,3 @@ class Migrations:
                 "the failure of a schema update could not be announced",
                 extra={"detail": silence.message},
             )
-
-
-__all__ = ["Change", "Journals", "Migrations", "Outcome", "Wanted"]

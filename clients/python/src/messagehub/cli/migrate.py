@@ -15,7 +15,7 @@ from messagehub.cli import migration_reports as reports
 from messagehub.cli.connection import as_json_option, open_hub, service_of, target_options
 from messagehub.cli.printable import json_text, printable
 from messagehub.client import Hub
-from messagehub.errors import InvalidRequest, SchemaMismatch
+from messagehub.errors import InvalidRequest, InvalidStatement
 from messagehub.migrations import directory, plan
 from messagehub.migrations.plan import Plan
 from messagehub.schemas import SCHEMA_TIMEOUT_SECONDS
@@ -127,7 +127,7 @@ async def _migrate(
         for line in reports.told(results, dry_run=asked.dry_run):
             click.echo(printable(line))
     if reports.failed(results):
-        raise SchemaMismatch("a statement failed; nothing was changed, and nothing would be")
+        raise InvalidStatement("a statement failed; nothing was changed, and nothing would be")
 
 
 async def _plan(hub: Hub, database: str, path: Path, asked: _Asked) -> Plan:

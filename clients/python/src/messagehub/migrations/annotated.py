@@ -6,6 +6,7 @@ dbmate (github.com/amacneil/dbmate): `-- migrate:up`, `-- migrate:down`.
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -64,12 +65,15 @@ def read_dbmate(path: Path, number: str, description: str) -> Migration:
     return _read(path, number, description, mark)
 
 
-def _read(path: Path, number: str, description: str, mark: object) -> Migration:
+def _read(
+    path: Path, number: str, description: str, mark: Callable[[str], str | None]
+) -> Migration:
+    """Puts the lines where the marks say; `mark` gives "" for one that says nothing, None for none."""
     parts: dict[str, list[str]] = {UP: [], DOWN: []}
     current = ""
     for line in read_text(path).splitlines():
-        found = mark(line)  # type: ignore[operator]
-        if found in parts:
+        found = mark(line)
+        if found is not None and found in parts:
             current = found
         elif found is None and current:
             parts[current].append(line)
