@@ -45,7 +45,8 @@ def configuration(databases: Iterable[str], scale: Scale) -> str:
             "[hub.services]",
             *services,
             "[storage]",
-            f"databases_open_max = {len(names) + 1}",
+            # Above half of it, those that are unused for longest are closed.
+            f"databases_open_max = {2 * len(names) + 2}",
             "idle_close_seconds = 3600.0",
             "",
         ]
@@ -153,13 +154,12 @@ def memory_of(what: list[tuple[str, Figures]]) -> Subject:
 async def by_databases(scale: Scale) -> AsyncGenerator[list[Subject], None]:
     """Hubs with few and with many open databases; calls go to all of them in turn."""
     async with AsyncExitStack() as stack:
-        contenders, taken = [], []
+        contenders, sizes = [], []
         for count in scale.databases:
             databases = [f"bulk{index}_db" for index in range(count)]
             hub = await stack.enter_async_context(hub_and_storage(configuration(databases, scale)))
-            before = resident(hub)
             await create(hub, databases)
-            taken.append((resident(hub) - before) / count / KIBIBYTE)
+            sizes.append(resident(hub))
             contenders.append(
                 Contender(
                     f"{count:,} open",
@@ -169,6 +169,9 @@ async def by_databases(scale: Scale) -> AsyncGenerator[list[Subject], None]:
                     x=count,
                 )
             )
+        # The hub has its databases opened when it starts, so one hub is compared with another.
+        more = scale.databases[-1] - scale.databases[0]
+        taken = (sizes[-1] - sizes[0]) / more / KIBIBYTE
         yield [
             Subject(
                 "growth, databases",
@@ -176,7 +179,7 @@ async def by_databases(scale: Scale) -> AsyncGenerator[list[Subject], None]:
                 "p50_ms",
                 contenders,
             ),
-            memory_of([("open database", {"memory_kib": taken[-1]})]),
+            memory_of([("open database", {"memory_kib": taken})]),
         ]
 
 

@@ -43,7 +43,7 @@ async def subjects(systems: Systems, scale: Scale) -> list[Subject]:
             best = await best_connections(targets["postgres"], operation, scale)
             targets["postgres"] = targets["postgres"] | {"connections": best}
             notes.append(
-                f"asyncpg has {best} connections, the best of "
+                f"asyncpg has at most {best} connections, the best of "
                 f"{', '.join(map(str, CONNECTIONS))}, and prepared statements."
             )
         for callers in scale.callers:
