@@ -55,7 +55,7 @@ async def _proxy(address: str, behind: str) -> None:
             call = channel.unary_unary(f"/floor/{name}")
 
             async def handler(request: bytes, _: Context) -> bytes:
-                return await call(request, timeout=CALL_SECONDS)
+                return await call(request, timeout=CALL_SECONDS, wait_for_ready=True)
 
             return handler
 
