@@ -68,7 +68,7 @@ def read_dbmate(path: Path, number: str, description: str) -> Migration:
 def _read(
     path: Path, number: str, description: str, mark: Callable[[str], str | None]
 ) -> Migration:
-    """Puts the lines where the marks say; `mark` gives "" for one that says nothing, None for none."""
+    """Puts lines where the marks say; `mark` gives "" where one says nothing, None for none."""
     parts: dict[str, list[str]] = {UP: [], DOWN: []}
     current = ""
     for line in read_text(path).splitlines():
