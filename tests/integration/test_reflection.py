@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
+from messagehub.storage.v1 import backup_service_pb2 as private_backups
 from messagehub.storage.v1 import participant_service_pb2
 from messagehub.storage.v1 import storage_service_pb2 as private
 from messagehub.v1 import (
@@ -33,7 +34,7 @@ PUBLIC = (
     storage_service_pb2,
     transaction_service_pb2,
 )
-OWN = {"hub": PUBLIC, "storage": (private, participant_service_pb2)}
+OWN = {"hub": PUBLIC, "storage": (private, participant_service_pb2, private_backups)}
 STANDARD = {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 
 
