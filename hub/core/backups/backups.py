@@ -18,7 +18,7 @@ from hub.core.backups.jobs import Jobs
 from hub.core.backups.ports import BackupServers, FileStart
 from hub.core.backups.restoration import Restoration, Restorer
 from hub.core.transactions.together import all_or_first_failure
-from messagehub.errors import BackupNeeded, BackupNotFound
+from messagehub.errors import BackupNeeded, BackupNotFound, HubError
 
 
 class Wanted(NamedTuple):
@@ -71,14 +71,16 @@ class Backups:
 
     async def look_up(self, backup_id: str) -> Backup | None:
         """Gives a backup; None if there is none."""
-        found = {
-            address: part
-            for address, parts in (await self._servers.find(backup_id)).items()
-            for part in parts
-        }
         here = self._jobs.get(backup_id)
+        try:
+            parts_by_address = await self._servers.find(backup_id)
+        except HubError:
+            if here is None:
+                raise
+            return here  # no storage server answers, which may be why it failed
+        found = {address: part for address, parts in parts_by_address.items() for part in parts}
         if not found:
-            return here
+            return self._jobs.get(backup_id)
         return self._seen(merged(found))
 
     async def get(self, backup_id: str) -> Backup:
