@@ -74,6 +74,22 @@ async def test_what_was_done_shows_inside_and_after_the_commit_outside(
     assert (await transactions.get(tx)).state == COMMITTED
     with refused("FAILED_PRECONDITION", "OPERATION_NOT_CANCELLABLE"):
         await transactions.roll_back(tx)
+    # Whoever is told to run it again would do everything twice.
+    with refused("INVALID_ARGUMENT", "INVALID_REQUEST"):
+        await transactions.join(tx, CHARACTER, insert(heroes), "Grace")
+
+
+async def test_an_operation_in_a_transaction_is_done_once(
+    transactions: TransactionCalls, storage_stub: Any, heroes: str
+) -> None:
+    tx = await transactions.begin(*BOTH)
+    request_id = str(uuid.uuid4())
+    for _ in range(2):
+        await transactions.join(tx, CHARACTER, insert(heroes), "Ada", request_id=request_id)
+    with refused("ALREADY_EXISTS", "REQUEST_ID_REUSED"):
+        await transactions.join(tx, CHARACTER, insert(heroes), "Grace", request_id=request_id)
+    await transactions.commit(tx)
+    assert await names(storage_stub, heroes) == [["Ada"], []]
 
 
 async def test_a_rollback_leaves_nothing(
