@@ -45,6 +45,8 @@ async def test_all_databases_are_led_to_their_newest_version_and_back(tmp_path: 
         assert await versions(address) == NEWEST
         assert "nothing to do" in await migrate("--all", EXAMPLES)
 
+        await migrate("character_db", EXAMPLES / "character", "--to", "1.0.0", status=1)
+        assert await versions(address) == NEWEST, "nobody said yes"
         back = await migrate("character_db", EXAMPLES / "character", "--to", "1.0.0", "--yes")
         assert "- 1.1.0" in back
         assert (await versions(address))["character_db"] == "1.0.0"

@@ -145,7 +145,8 @@ async def _carry_out(
 ) -> list[SchemaUpdateResult]:
     back = next((one for one in plans if one.back), None)
     steps = sum(len(one.baseline) + len(one.updates) + len(one.back) for one in plans)
-    if back is not None and not (asked.dry_run or asked.yes) and sys.stdin.isatty():
+    if back is not None and not (asked.dry_run or asked.yes):
+        # Without an answer, as in a script, nothing is dropped.
         click.confirm(f"Lead {back.database} back to {back.target}?", abort=True, err=True)
     with _progress("rehearsing" if asked.dry_run else "migrating", steps):
         answer: Any
