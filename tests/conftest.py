@@ -12,6 +12,7 @@ The servers live as long as the test module; a module that needs other settings 
 """
 
 import asyncio
+import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,10 @@ CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", 64 * 1024 * 1024),
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
 )
+
+# Whoever runs the tests in the background may ignore Ctrl-C, and every process that a test starts
+# would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", autouse=True)
