@@ -5,8 +5,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.setup-done
 BENCH_STAMP := $(VENV)/.bench-done
 DATA   ?= .messagehub
-# How many processes run tests, each whole files of them.
-TESTERS ?= 2
+# How many processes run tests, each whole files of them: one more than two cores, as many tests wait.
+TESTERS ?= 3
 
 .PHONY: setup run test soak bench bench-smoke check fix proto proto-check lock ci clean
 
